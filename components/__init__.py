@@ -1,0 +1,1 @@
+"""What a row of the data is, and the TFX components that carry rows from record files to the trainers."""

@@ -1,0 +1,250 @@
+"""AnomalyGate: a run stops at data that ExampleValidator or the checks of components/data_checks.py object
+to.
+
+ExampleValidator itself never fails a run. The gate does, before anything is trained:
+
+    gate = AnomalyGate(examples=..., statistics=..., anomalies=validator.outputs["anomalies"])
+    transform.add_upstream_node(gate)
+
+Nothing consumes the gate's output, so that edge is what makes later nodes wait.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_data_validation as tfdv
+from absl import logging
+from tensorflow_metadata.proto.v0 import anomalies_pb2
+from tfx import types
+from tfx.components.example_gen.utils import SPAN_PROPERTY_NAME
+from tfx.components.example_validator.executor import DEFAULT_FILE_NAME as ANOMALIES_FILE
+from tfx.components.statistics_gen.stats_artifact_utils import BINARY_PB_BASENAME as STATISTICS_FILE
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.dsl.io import fileio
+from tfx.orchestration.data_types import RuntimeParameter
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+
+from components import data_checks, features
+
+EXAMPLES_KEY = "examples"
+STATISTICS_KEY = "statistics"
+ANOMALIES_KEY = "anomalies"
+EARLIER_EXAMPLES_KEY = "earlier_examples"
+REPORT_KEY = "report"
+ALLOW_KEY = "allow_anomalies"
+REPORT_FILE = "findings.json"
+
+_LIMIT_KEYS = ("class_ratio", "duplicate_share", "drift", "class_drift")
+_READ_BATCH = 1024
+_SHOWN = 20  # findings in an error message; the rest are counted
+
+
+class DataAnomalyError(ValueError):
+    """The data of this run is not fit to train on; the message has one line a finding."""
+
+
+class AnomalyGateSpec(ComponentSpec):
+    """AnomalyGate's parameters, inputs and output."""
+
+    PARAMETERS: ClassVar = {
+        ALLOW_KEY: ExecutionParameter(type=int),  # 0 or 1: older MLMD has no booleans
+        **{key: ExecutionParameter(type=float) for key in _LIMIT_KEYS},
+    }
+    INPUTS: ClassVar = {
+        EXAMPLES_KEY: ChannelParameter(type=standard_artifacts.Examples),
+        STATISTICS_KEY: ChannelParameter(type=standard_artifacts.ExampleStatistics),
+        ANOMALIES_KEY: ChannelParameter(type=standard_artifacts.ExampleAnomalies),
+        EARLIER_EXAMPLES_KEY: ChannelParameter(type=standard_artifacts.Examples, optional=True),
+    }
+    OUTPUTS: ClassVar = {REPORT_KEY: ChannelParameter(type=standard_artifacts.ExampleAnomalies)}
+
+
+class Executor(base_executor.BaseExecutor):
+    """Gathers every finding, writes them down, and raises if one is an error."""
+
+    def Do(  # noqa: N802
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Raises DataAnomalyError on a finding of error severity, unless `allow_anomalies` is 1."""
+        examples = artifact_utils.get_single_instance(input_dict[EXAMPLES_KEY])
+        report = artifact_utils.get_single_instance(output_dict[REPORT_KEY])
+        statistics = artifact_utils.get_single_instance(input_dict[STATISTICS_KEY])
+        anomalies = artifact_utils.get_single_instance(input_dict[ANOMALIES_KEY])
+        earlier = latest_before(span_of(examples), input_dict.get(EARLIER_EXAMPLES_KEY) or [])
+        span = span_of(examples)
+        limits = data_checks.Limits(**{key: exec_properties[key] for key in _LIMIT_KEYS})
+
+        splits = read_splits(examples)
+        findings = anomaly_findings(anomalies, span)
+        findings += statistics_findings(statistics, span, splits)
+        findings += data_checks.check_span(span, splits, limits)
+        if earlier:
+            earlier_splits = read_splits(earlier)
+            findings += data_checks.check_against(span, splits, span_of(earlier), earlier_splits, limits)
+
+        allowed = bool(exec_properties[ALLOW_KEY])
+        errors = [finding for finding in findings if finding.severity == data_checks.ERROR]
+        write_report(report, examples, findings, allowed)
+        for finding in findings:
+            logging.warning("AnomalyGate: %s", finding)
+        if errors and not allowed:
+            raise DataAnomalyError(_message(errors))
+
+
+class AnomalyGate(base_component.BaseComponent):
+    """Stops the run on data anomalies.
+
+    Args:
+        examples: this run's Examples, with the splits "train" and "test".
+        statistics: StatisticsGen's output for them; must describe as many rows as there are.
+        anomalies: ExampleValidator's output for those.
+        earlier_examples: Examples of other spans, for drift and for duplicates across spans; of the spans
+            before this run's, the latest counts. Without it, or on a first span, a fault that gives every
+            image plausible figures (swapped channels, permuted labels) cannot be seen.
+        allow_anomalies: true lets the run go on; findings and the permission are recorded in the output.
+        limits: where a finding becomes an error.
+
+    The output `report` is ExampleAnomalies with `findings.json` and the integer custom properties
+    `allow_anomalies`, `errors` and `warnings`.
+    """
+
+    SPEC_CLASS = AnomalyGateSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(
+        self,
+        examples: types.BaseChannel,
+        statistics: types.BaseChannel,
+        anomalies: types.BaseChannel,
+        earlier_examples: types.BaseChannel | None = None,
+        allow_anomalies: bool | RuntimeParameter = False,
+        limits: data_checks.Limits | None = None,
+    ) -> None:
+        chosen = limits or data_checks.Limits()
+        super().__init__(
+            spec=AnomalyGateSpec(
+                examples=examples,
+                statistics=statistics,
+                anomalies=anomalies,
+                earlier_examples=earlier_examples,
+                allow_anomalies=int(allow_anomalies)
+                if isinstance(allow_anomalies, bool)
+                else allow_anomalies,
+                report=types.Channel(type=standard_artifacts.ExampleAnomalies),
+                **{key: float(getattr(chosen, key)) for key in _LIMIT_KEYS},
+            )
+        )
+
+
+def anomaly_findings(anomalies: types.Artifact, span: int) -> list[data_checks.Finding]:
+    """Turns ExampleValidator's output into findings."""
+    findings = []
+    for split in artifact_utils.decode_split_names(anomalies.split_names):
+        path = os.path.join(artifact_utils.get_split_uri([anomalies], split), ANOMALIES_FILE)
+        with fileio.open(path, "rb") as file:
+            found = anomalies_pb2.Anomalies.FromString(file.read())
+        for feature, info in [*found.anomaly_info.items(), ("all", found.dataset_anomaly_info)]:
+            if info.severity != anomalies_pb2.AnomalyInfo.UNKNOWN:
+                is_error = info.severity == anomalies_pb2.AnomalyInfo.ERROR
+                severity = data_checks.ERROR if is_error else data_checks.WARNING
+                reason = f"{info.short_description}: {info.description.strip()}"
+                findings.append(data_checks.Finding(severity, feature, split, span, reason))
+    return findings
+
+
+def statistics_findings(
+    statistics: types.Artifact, span: int, splits: Mapping[str, data_checks.Rows]
+) -> list[data_checks.Finding]:
+    """Finds splits whose statistics, which were validated, describe another number of rows than there are."""
+    described = set(artifact_utils.decode_split_names(statistics.split_names))
+    findings = []
+    for split, rows in splits.items():
+        count = 0
+        if split in described:
+            path = os.path.join(artifact_utils.get_split_uri([statistics], split), STATISTICS_FILE)
+            count = tfdv.load_stats_binary(path).datasets[0].num_examples
+        if count != len(rows.labels):
+            reason = f"statistics describe {count} rows of {len(rows.labels)}; expected all of them"
+            findings.append(data_checks.Finding(data_checks.ERROR, "all", split, span, reason))
+    return findings
+
+
+def span_of(examples: types.Artifact) -> int:
+    """Returns the span that the driver of an ExampleGen recorded, as a custom property; 0 without spans."""
+    return examples.get_int_custom_property(SPAN_PROPERTY_NAME)
+
+
+def latest_before(span: int, artifacts: list[types.Artifact]) -> types.Artifact | None:
+    """Returns the artifact of the latest span before `span`, or None."""
+    return max((x for x in artifacts if span_of(x) < span), key=span_of, default=None)
+
+
+def read_splits(examples: types.Artifact) -> dict[str, data_checks.Rows]:
+    """Reads every split of an Examples artifact without its pixels."""
+    return {
+        split: read_rows(artifact_utils.get_split_uri([examples], split))
+        for split in artifact_utils.decode_split_names(examples.split_names)
+    }
+
+
+def read_rows(folder: str) -> data_checks.Rows:
+    """Reads hashes, labels and figures from the TFRecords of one split.
+
+    Raises:
+        DataAnomalyError: there is no row.
+    """
+    files = sorted(fileio.glob(os.path.join(folder, "*")))
+    compression = "GZIP" if files and files[0].endswith(".gz") else ""
+    spec = {
+        features.CONTENT_HASH: tf.io.FixedLenFeature([], tf.string),
+        features.LABEL: tf.io.FixedLenFeature([], tf.int64),
+        **{key: tf.io.FixedLenFeature([], tf.float32) for key in features.IMAGE_FIGURES},
+    }
+    dataset = tf.data.TFRecordDataset(files, compression).batch(_READ_BATCH)
+    parsed = dataset.map(lambda rows: tf.io.parse_example(rows, spec), num_parallel_calls=tf.data.AUTOTUNE)
+    batches = list(parsed.as_numpy_iterator())
+    if not batches:
+        raise DataAnomalyError(f"No rows in {folder}. Expected Examples that Cifar10ExampleGen wrote.")
+    columns = {key: np.concatenate([batch[key] for batch in batches]) for key in spec}
+    return data_checks.Rows(
+        hashes=columns[features.CONTENT_HASH].astype("S32"),
+        labels=columns[features.LABEL],
+        figures={key: columns[key] for key in features.IMAGE_FIGURES},
+    )
+
+
+def write_report(
+    report: types.Artifact, examples: types.Artifact, findings: list[data_checks.Finding], allowed: bool
+) -> None:
+    """Writes `findings.json` and records in the artifact what was found and whether it was let through."""
+    report.span = span_of(examples)
+    report.split_names = examples.split_names
+    errors = sum(finding.severity == data_checks.ERROR for finding in findings)
+    report.set_int_custom_property(ALLOW_KEY, int(allowed))
+    report.set_int_custom_property("errors", errors)
+    report.set_int_custom_property("warnings", len(findings) - errors)
+    rows = [vars(finding) for finding in findings]
+    fileio.makedirs(report.uri)
+    with fileio.open(os.path.join(report.uri, REPORT_FILE), "w") as file:
+        file.write(json.dumps({ALLOW_KEY: allowed, "span": report.span, "findings": rows}, indent=2) + "\n")
+
+
+def _message(errors: list[data_checks.Finding]) -> str:
+    lines = [str(finding) for finding in errors[:_SHOWN]]
+    if len(errors) > _SHOWN:
+        lines.append(f"and {len(errors) - _SHOWN} more")
+    return "\n".join(
+        [
+            f"The data has {len(errors)} anomalies of error severity, so nothing was trained.",
+            *lines,
+            "Repair the data, or let it through with allow_anomalies=true, which is recorded.",
+        ]
+    )
