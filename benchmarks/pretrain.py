@@ -1,0 +1,77 @@
+"""Pretrains and probes on record files without TFX, on whichever backend Keras uses: for tuning and for accelerators.
+
+    python -m benchmarks.pretrain --data DIR --preset cpu --set pretraining.epochs=3
+    KERAS_BACKEND=jax python -m benchmarks.pretrain --data DIR --preset gpu --checkpoints DIR --test
+
+prints one line an epoch and, at the end, one JSON line: the settings that differ from the preset, kNN and linear
+accuracy on held-out *training* images of the pretrained and of the untrained encoder. The test split is read with
+`--test` alone, once, after everything else. An interrupted run goes on from `--checkpoints`.
+"""
+
+import json
+import logging
+import pathlib
+import tempfile
+import time
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from components import cifar10, features
+from pipeline.config import PRESETS, PipelineConfig
+from trainer import networks, representations, settings
+from trainer.byol.monitors import MonitorImages
+from trainer.byol.pretraining import PretrainingImages, pretrain
+from trainer.probe.probe import ProbeResult, fit_probe
+
+
+def main(
+    data: Annotated[pathlib.Path, typer.Option(help="Folder with CIFAR-10's binary files.")],
+    preset: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")],
+    assignments: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE")] = None,
+    checkpoints: Annotated[pathlib.Path | None, typer.Option(help="Kept between runs when given.")] = None,
+    test: Annotated[bool, typer.Option(help="Also read the test split.")] = False,
+) -> None:
+    """Trains one preset and prints what it reached."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    config = settings.override(PRESETS[preset], assignments or [])
+    found = cifar10.inspect_folder(data)
+    images, labels = read(found.train_files)
+    holdout = features.holdout_mask(features.content_hashes(images))
+    scaled = images.astype(np.float32) / 255.0
+    split = PretrainingImages(images, scaled.mean((0, 1, 2)), scaled.std((0, 1, 2)))
+    queries = np.flatnonzero(holdout)[: config.pretraining.monitor_images]
+    bank = np.flatnonzero(~holdout)[: 5 * len(queries)]
+    monitor = MonitorImages(images[bank], labels[bank], images[queries], labels[queries])
+    started = time.perf_counter()
+    folder = checkpoints or pathlib.Path(tempfile.mkdtemp())
+    trained = pretrain(config.pretraining, config.encoder, split, monitor, folder).model.online_encoder
+    seconds = time.perf_counter() - started
+    untrained = networks.build_encoder(
+        config.encoder, split.channel_mean, split.channel_std, config.pretraining.seed
+    )
+    outcome = {"preset": preset, "set": assignments or [], "pretraining_seconds": round(seconds, 1)}
+    for name, encoder in (("byol", trained), ("untrained", untrained)):
+        result = _probe(encoder, images, labels, holdout, config)
+        outcome[f"{name}_knn"] = round(result.knn_accuracy, 4)
+        outcome[f"{name}_linear_holdout"] = round(max(result.holdout_accuracies), 4)
+        if test:
+            test_images, test_labels = read(found.test_files)
+            embedded = representations.embed(encoder, test_images)
+            outcome[f"{name}_linear_test"] = round(result.classifier.accuracy(embedded, test_labels), 4)
+    typer.echo(json.dumps(outcome))
+
+
+def read(files: tuple[pathlib.Path, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """All records of the files: images [n, 32, 32, 3] uint8 and labels [n] int64."""
+    parts = [cifar10.read_records(file) for file in files]
+    return np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts])
+
+
+def _probe(encoder, images, labels, holdout, config: PipelineConfig) -> ProbeResult:
+    return fit_probe(representations.embed(encoder, images), labels, holdout, config.probe)
+
+
+if __name__ == "__main__":
+    typer.run(main)

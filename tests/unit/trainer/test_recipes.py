@@ -1,0 +1,60 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from tests.unit.trainer.conftest import TINY
+from trainer import settings
+from trainer.byol import recipes
+from trainer.byol.config import PretrainingConfig
+from trainer.byol.lars import LARS
+from trainer.byol.pretraining import PretrainingImages, build_model
+
+
+@pytest.mark.parametrize("name", list(recipes.RECIPES))
+def test_a_recipe_builds_and_survives_a_settings_file(name):
+    recipe = recipes.RECIPES[name]
+    plain = json.loads(json.dumps(dataclasses.asdict(recipe.pretraining)))
+    assert settings.from_dict(PretrainingConfig, plain) == recipe.pretraining
+    # As many images as the source has, without their memory; the head alone is of full size.
+    images = np.broadcast_to(np.uint8(0), (recipe.images, 32, 32, 3))
+    data = PretrainingImages(images, np.full(3, 0.5), np.full(3, 0.25))
+    model = build_model(recipe.pretraining, TINY, data)
+    assert model.total_steps == recipe.total_steps
+    assert model.online_projector.output_shape[-1] == recipe.pretraining.head.output_dim
+    assert model.predictor.get_layer("hidden").units == recipe.pretraining.head.hidden_dim
+
+
+@pytest.mark.parametrize("name", list(recipes.RECIPES))
+def test_a_recipe_says_where_it_comes_from_and_what_is_expected(name):
+    recipe = recipes.RECIPES[name]
+    assert "/" in recipe.source
+    assert "%" in recipe.published
+    assert "ResNet-" in recipe.published
+    assert len(recipe.differences) >= 3
+
+
+@pytest.mark.parametrize(
+    ("recipe", "steps", "warmup", "peak"),
+    [
+        (recipes.PAPER, 312_000, 3_120, 3.2),
+        (recipes.SOLO_LEARN_CIFAR10, 195_000, 1_950, 1.0),
+        (recipes.GARDER14, 19_400, 0, 1e-3),
+    ],
+)
+def test_steps_and_peak_rates_are_those_of_the_sources(recipe, steps, warmup, peak):
+    config = recipe.pretraining
+    assert recipe.total_steps == steps
+    assert config.optimizer.warmup_steps == warmup
+    assert config.optimizer.base_learning_rate * config.batch_size / 256 == pytest.approx(peak)
+
+
+def test_the_lars_recipes_train_by_lars(make_model):
+    for recipe, eta, clip in ((recipes.PAPER, 1e-3, False), (recipes.SOLO_LEARN_CIFAR10, 0.02, True)):
+        optimizer = make_model(
+            optimizer=dataclasses.replace(recipe.pretraining.optimizer, warmup_steps=0)
+        ).optimizer
+        assert isinstance(optimizer, LARS)
+        assert (optimizer.eta, optimizer.clip_trust, optimizer.momentum) == (eta, clip, 0.9)
+        assert optimizer.decay == recipe.pretraining.optimizer.weight_decay

@@ -1,0 +1,121 @@
+"""The whole state of a pretraining on disk: written atomically, verified when read."""
+
+import dataclasses
+import hashlib
+import io
+import json
+import logging
+import os
+import pathlib
+import shutil
+
+import keras
+import numpy as np
+
+logger = logging.getLogger("byol.checkpoint")
+KEPT = 2
+DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """Where the training stands.
+
+    Attributes:
+        epoch: 0-based.
+        step: updates of this epoch that are done.
+        loss: mean loss of those updates.
+    """
+
+    epoch: int
+    step: int
+    loss: float = 0.0
+
+
+class CheckpointFolder:
+    """The checkpoints of one pretraining, newest last; a damaged one falls back to the one before.
+
+    A checkpoint is an npz archive followed by the SHA-256 of its bytes, which is compared before they are parsed.
+
+    Args:
+        folder: made when the first checkpoint is written.
+        identity: digest of what is trained on what; a checkpoint of another identity is never restored.
+    """
+
+    def __init__(self, folder: pathlib.Path, identity: str) -> None:
+        self.folder = folder
+        self.identity = identity
+
+    def save(self, model: keras.Model, position: Position, history: list[dict]) -> pathlib.Path:
+        """Writes every variable of model and optimizer, position and history; keeps the newest two."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"checkpoint-{position.epoch:06d}-{position.step:08d}.npz"
+        temporary = path.with_suffix(".partial")
+        state = {f"v{i:05d}": keras.ops.convert_to_numpy(v) for i, v in enumerate(_variables(model))}
+        header = {"identity": self.identity, "position": dataclasses.asdict(position), "history": history}
+        archive = io.BytesIO()
+        np.savez(archive, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **state)
+        content = archive.getbuffer()
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.write(hashlib.sha256(content).digest())
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:  # a full disk gets its room back
+            temporary.unlink(missing_ok=True)
+        for old in self.paths()[:-KEPT]:
+            old.unlink()
+        return path
+
+    def restore(self, model: keras.Model) -> tuple[Position, list[dict]]:
+        """Loads the newest good checkpoint into the built model and optimizer.
+
+        One that cannot be used is set aside as `*.unusable`, with a warning.
+
+        Returns:
+            Its position and history; the start and [] when there is none.
+        """
+        for path in reversed(self.paths()):
+            try:
+                header, state = _read(path)
+                self._check(header, state, model)
+            except (OSError, ValueError) as error:
+                logger.warning("Checkpoint %s cannot be used: %s. Trying the one before.", path.name, error)
+                path.replace(path.with_suffix(".unusable"))
+                continue
+            for variable, value in zip(_variables(model), state, strict=True):
+                variable.assign(value)
+            return Position(**header["position"]), header["history"]
+        return Position(0, 0), []
+
+    def remove(self) -> None:
+        """Deletes the folder: the training is finished and its result is stored."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def paths(self) -> list[pathlib.Path]:
+        """The complete checkpoints, oldest first."""
+        return sorted(self.folder.glob("checkpoint-*.npz"))
+
+    def _check(self, header: dict, state: list[np.ndarray], model: keras.Model) -> None:
+        if header["identity"] != self.identity:
+            raise ValueError("it belongs to another training")
+        shapes = [tuple(v.shape) for v in _variables(model)]
+        if [value.shape for value in state] != shapes:
+            raise ValueError("its variables have other shapes than the model's")
+
+
+def _variables(model: keras.Model) -> list[keras.Variable]:
+    """Networks, moments, random state, then the optimizer's: its step count, rates and slots."""
+    return [*model.variables, *model.optimizer.variables]
+
+
+def _read(path: pathlib.Path) -> tuple[dict, list[np.ndarray]]:
+    content = path.read_bytes()
+    archive, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
+    if hashlib.sha256(archive).digest() != digest:
+        raise ValueError("its content does not match its digest")
+    with np.load(io.BytesIO(archive), allow_pickle=False) as arrays:
+        header = json.loads(arrays["header"].tobytes())
+        return header, [arrays[name] for name in sorted(arrays.files) if name != "header"]

@@ -1,0 +1,168 @@
+"""The settings of BYOL pretraining, as data. No Keras, so that the command line starts fast."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewConfig:
+    """One view's recipe: each augmentation has its own probability and magnitude (paper, appendix B, table 6).
+
+    Attributes:
+        size: height and width of the view in pixels.
+        minimum_area: the crop's smallest share of the image's area; the largest is 1.
+        maximum_ratio: of width to height; log-uniform between its inverse and it.
+        flip: probability of a horizontal flip.
+        jitter: probability of the colour jitter.
+        brightness, contrast, saturation: largest relative change, factor uniform in [1 - m, 1 + m].
+        hue: largest rotation, as a share of the full turn.
+        grey: probability of dropping the colour.
+        blur: probability of the Gaussian blur.
+        blur_sigma: smallest and largest standard deviation in pixels.
+        solarize: probability of inverting the values of 0.5 and above.
+    """
+
+    size: int = 32
+    minimum_area: float = 0.08
+    maximum_ratio: float = 4 / 3
+    flip: float = 0.5
+    jitter: float = 0.8
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.2
+    hue: float = 0.1
+    grey: float = 0.2
+    blur: float = 0.0
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarize: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "jitter", "grey", "blur", "solarize"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} is a probability, 0 to 1; received {getattr(self, name)}.")
+        for name in ("brightness", "contrast", "saturation"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(
+                    f"{name} is the largest relative change, 0 to 1; received {getattr(self, name)}."
+                )
+        if not 0.0 <= self.hue <= 0.5:
+            raise ValueError(f"hue is a share of the full turn, 0 to 0.5; received {self.hue}.")
+        if not 0.0 < self.minimum_area <= 1.0:
+            raise ValueError(f"minimum_area is a share, above 0 and at most 1; received {self.minimum_area}.")
+        if self.maximum_ratio < 1.0:
+            raise ValueError(f"maximum_ratio is at least 1; received {self.maximum_ratio}.")
+        if not 0.0 < self.blur_sigma[0] <= self.blur_sigma[1]:
+            raise ValueError(f"blur_sigma is (smallest, largest), above 0; received {self.blur_sigma}.")
+        if self.size < 8:
+            raise ValueError(f"A view needs at least 8 pixels a side; received size={self.size}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadConfig:
+    """Sizes of projector and predictor (paper, section 3.3: 4096 hidden, 256 out)."""
+
+    hidden_dim: int = 4096
+    output_dim: int = 256
+
+    def __post_init__(self) -> None:
+        if min(self.hidden_dim, self.output_dim) < 1:
+            raise ValueError(f"The head's sizes are at least 1; received {self}.")
+
+
+OPTIMIZERS = ("sgd", "adamw", "lars")
+PRECISIONS = ("float32", "mixed_bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimizer of the online network.
+
+    Attributes:
+        name: "sgd" (momentum 0.9), "adamw" or "lars" (momentum 0.9).
+        base_learning_rate: for a batch of 256; the peak is `base_learning_rate * batch_size / 256`.
+        warmup_steps: updates of linear warm-up.
+        weight_decay: of kernels only, as in the reference: batch norm's scale and offset and every bias
+            are excluded. For "sgd" and "adamw" it is decoupled: a kernel shrinks by `learning_rate * weight_decay`
+            beside its update. For "lars" it is coupled: added to the gradient (docs/decisions/0030-optimizers.md).
+        eta: trust coefficient of "lars"; the others ignore it.
+        clip_trust: "lars" only: a layer's rate never exceeds the learning rate (LARC, solo-learn's `clip_lr`).
+    """
+
+    name: str = "sgd"
+    base_learning_rate: float = 0.12
+    warmup_steps: int = 200
+    weight_decay: float = 1e-5
+    eta: float = 1e-3
+    clip_trust: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name not in OPTIMIZERS:
+            raise ValueError(f"optimizer.name is one of {', '.join(OPTIMIZERS)}; received {self.name!r}.")
+        if self.eta <= 0:
+            raise ValueError(f"optimizer.eta is above 0; received {self.eta}.")
+        if self.base_learning_rate <= 0 or self.weight_decay < 0 or self.warmup_steps < 0:
+            raise ValueError(f"Learning rate above 0, weight decay and warm-up at least 0; received {self}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainingConfig:
+    """Everything that decides what the Pretrainer learns.
+
+    Attributes:
+        epochs: passes over the training split; every image is seen in two views each time.
+        batch_size: images in a step; what does not fill a batch at the end of an epoch is left out of it.
+        base_tau: the target's decay at the first step.
+        seed: of initial weights, order of the images and augmentations.
+        head, optimizer, view_1, view_2: see their classes.
+        checkpoint_minutes: time between checkpoints; 0 writes one after every epoch.
+        monitor_images: held-out training images used by the monitors after each epoch; 0 turns them off.
+        precision: of the networks' products: "float32", or "mixed_bfloat16" with variables, batch-norm statistics,
+            loss, optimizer and EMA in float32.
+    """
+
+    epochs: int = 1
+    batch_size: int = 128
+    base_tau: float = 0.97
+    seed: int = 0
+    head: HeadConfig = HeadConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    view_1: ViewConfig = ViewConfig()
+    view_2: ViewConfig = ViewConfig()
+    checkpoint_minutes: float = 5.0
+    monitor_images: int = 2000
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 2:
+            raise ValueError(
+                f"Pretraining needs at least 1 epoch and batches of 2, for batch norm; received epochs="
+                f"{self.epochs}, batch_size={self.batch_size}."
+            )
+        if not 0.0 <= self.base_tau <= 1.0:
+            raise ValueError(f"base_tau is 0 to 1; received {self.base_tau}.")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is one of {', '.join(PRECISIONS)}; received {self.precision!r}.")
+        if self.checkpoint_minutes < 0 or self.monitor_images < 0:
+            raise ValueError(
+                f"Minutes and image counts are at least 0; received checkpoint_minutes={self.checkpoint_minutes}, "
+                f"monitor_images={self.monitor_images}."
+            )
+
+    def total_steps(self, images: int) -> int:
+        """Updates of the whole training on `images` images; the horizon of both schedules.
+
+        Raises:
+            ValueError: when an epoch holds no batch, or when the warm-up would fill the training.
+        """
+        epoch_steps = images // self.batch_size
+        if epoch_steps == 0:
+            raise ValueError(
+                f"Pretraining needs at least one batch of {self.batch_size} images; received {images} "
+                "training images. Give more, or lower pretraining.batch_size."
+            )
+        if self.optimizer.warmup_steps >= epoch_steps * self.epochs:
+            raise ValueError(
+                f"Pretraining of {epoch_steps * self.epochs} steps ends inside its warm-up of "
+                f"{self.optimizer.warmup_steps}. Raise pretraining.epochs or lower "
+                "pretraining.optimizer.warmup_steps."
+            )
+        return epoch_steps * self.epochs

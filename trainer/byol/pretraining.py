@@ -1,0 +1,262 @@
+"""Pretraining from arrays to a trained BYOL model: epochs, monitors, checkpoints. No TensorFlow, no TFX."""
+
+import csv
+import dataclasses
+import hashlib
+import json
+import logging
+import pathlib
+import time
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from trainer import networks, representations
+from trainer.architecture import EncoderConfig
+from trainer.byol import monitors, schedules
+from trainer.byol.byol import BYOL
+from trainer.byol.checkpoint import CheckpointFolder, Position
+from trainer.byol.config import PretrainingConfig
+from trainer.byol.optimizer import build_optimizer
+
+logger = logging.getLogger("byol.pretraining")
+# A line of progress inside an epoch at most this often.
+PROGRESS_SECONDS = 20.0
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainingImages:
+    """What the Pretrainer sees: images and their normalisation, never a label.
+
+    Attributes:
+        images: [n, 32, 32, 3] uint8.
+        channel_mean, channel_std: [3] float32, of the training pixels in [0, 1].
+    """
+
+    images: np.ndarray
+    channel_mean: np.ndarray
+    channel_std: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainingResult:
+    """A finished pretraining.
+
+    Attributes:
+        model: networks and optimizer as the last step left them.
+        history: a dict an epoch: `epoch` (1-based), mean `loss`, `tau` and `learning_rate` of its last update,
+            `images_per_second`, `seconds` and what `monitors.measure` gives.
+        checkpoints: what the training wrote on its way.
+    """
+
+    model: BYOL
+    history: list[dict[str, float]]
+    checkpoints: CheckpointFolder
+
+    def encoder(self) -> keras.Model:
+        """The product: the online encoder with its own batch-norm moments, in float32."""
+        return networks.as_float32(self.model.online_encoder)
+
+
+def build_model(config: PretrainingConfig, encoder: EncoderConfig, data: PretrainingImages) -> BYOL:
+    """Returns the BYOL model with its optimizer, compiled for the present backend and device."""
+    steps = config.total_steps(len(data.images))
+    online = networks.build_encoder(
+        encoder, data.channel_mean, data.channel_std, config.seed, precision=config.precision
+    )
+    model = BYOL(
+        encoder=online,
+        head=config.head,
+        views=(config.view_1, config.view_2),
+        base_tau=config.base_tau,
+        total_steps=steps,
+        seed=config.seed,
+        precision=config.precision,
+    )
+    model.compile(
+        optimizer=build_optimizer(config, model, steps), jit_compile=representations.compiles_with_xla()
+    )
+    return model
+
+
+def pretrain(
+    config: PretrainingConfig,
+    encoder: EncoderConfig,
+    data: PretrainingImages,
+    monitor: monitors.MonitorImages | None,
+    checkpoints: pathlib.Path,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+) -> PretrainingResult:
+    """Trains to the end, from the newest good checkpoint if there is one for the same settings and images.
+
+    The images of epoch e come in the order `np.random.default_rng((seed, e))` gives, so that a training resumed
+    anywhere sees what the uninterrupted one would have seen.
+
+    Args:
+        config, encoder: what to train.
+        data: the images.
+        monitor: held-out images for the monitors; None turns them off.
+        checkpoints: folder of this root's checkpoints; each training has its own inside, named by its identity.
+        on_epoch: called with each finished epoch's values.
+
+    Returns:
+        The model, its history and the checkpoints, which the caller removes once the result is stored.
+
+    Raises:
+        monitors.CollapseError: as soon as a step's loss is NaN or an epoch shows collapse.
+    """
+    model = build_model(config, encoder, data)
+    identity = _identity(config, encoder, data)
+    folder = CheckpointFolder(checkpoints / identity[:16], identity)
+    position, history = folder.restore(model)
+    if position != Position(0, 0):
+        logger.info("Resuming pretraining at epoch %d, step %d.", position.epoch + 1, position.step)
+    epoch_steps = len(data.images) // config.batch_size
+    clock = _Clock(config, epoch_steps, position)
+    writer = _CheckpointWriter(folder, config.checkpoint_minutes, history, epoch_steps)
+    while position.epoch < config.epochs:
+        callbacks = [_FiniteLoss(), clock, writer.at(position)]
+        values = _run_epoch(model, config, data.images, position, callbacks)
+        if monitor is not None:
+            values |= monitors.measure(model, monitor)
+        monitors.check(values)
+        history.append(values)
+        if on_epoch is not None:
+            on_epoch(values)
+        logger.info("%s", clock.describe(values))
+        position = Position(position.epoch + 1, 0)
+        if writer.due() or position.epoch == config.epochs:
+            folder.save(model, position, history)
+    return PretrainingResult(model, history, folder)
+
+
+def write_history(history: list[dict[str, float]], path: pathlib.Path) -> None:
+    """Writes the epochs' values as CSV, a row an epoch."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(history[0]))
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def _run_epoch(
+    model: BYOL, config: PretrainingConfig, images: np.ndarray, position: Position, callbacks: list
+) -> dict[str, float]:
+    """Trains from `position` to the end of its epoch and returns the epoch's values."""
+    order = np.random.default_rng((config.seed, position.epoch)).permutation(len(images))
+    epoch_steps = len(images) // config.batch_size
+    chosen = order[position.step * config.batch_size : epoch_steps * config.batch_size]
+    started = time.perf_counter()
+    record = model.fit(
+        images[chosen], batch_size=config.batch_size, shuffle=False, verbose=0, callbacks=callbacks
+    )
+    seconds = time.perf_counter() - started
+    rest = epoch_steps - position.step
+    loss = (position.loss * position.step + record.history["loss"][0] * rest) / epoch_steps
+    last_step = int(model.optimizer.iterations) - 1
+    rate = schedules.learning_rate_schedule(
+        config.optimizer.base_learning_rate,
+        config.batch_size,
+        config.optimizer.warmup_steps,
+        model.total_steps,
+    )
+    return {
+        "epoch": position.epoch + 1,
+        "loss": float(loss),
+        "tau": float(schedules.target_tau(last_step, model.total_steps, config.base_tau)),
+        "learning_rate": float(rate(last_step)),
+        "images_per_second": len(chosen) / seconds,
+        "seconds": seconds,
+    }
+
+
+def _identity(config: PretrainingConfig, encoder: EncoderConfig, data: PretrainingImages) -> str:
+    """Digest of everything that decides the weights, by which checkpoints are told apart."""
+    settings = dataclasses.asdict(config)
+    for name in ("checkpoint_minutes", "monitor_images"):
+        del settings[name]
+    settings["encoder"] = dataclasses.asdict(encoder)
+    settings["backend"] = keras.backend.backend()
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for array in (data.images, data.channel_mean, data.channel_std):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+class _FiniteLoss(keras.callbacks.Callback):
+    """Stops a training that has left the finite numbers at once, before it is written into a checkpoint."""
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        monitors.check({"loss": (logs or {}).get("loss", 0.0)})
+
+
+class _Clock(keras.callbacks.Callback):
+    """Progress inside an epoch, and the time left."""
+
+    def __init__(self, config: PretrainingConfig, epoch_steps: int, position: Position) -> None:
+        super().__init__()
+        self.batch_size, self.epochs, self.epoch_steps = config.batch_size, config.epochs, epoch_steps
+        self.first = position.epoch * epoch_steps + position.step
+        self.done = self.first
+        self.started = self.told = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self.done += 1
+        now = time.perf_counter()
+        if now - self.told < PROGRESS_SECONDS or self.done % self.epoch_steps == 0:
+            return
+        self.told = now
+        epoch, step = divmod(self.done, self.epoch_steps)
+        logger.info(
+            "epoch %d/%d  %3.0f%%  loss %.3f  %.0f images/s  %s left",
+            epoch + 1,
+            self.epochs,
+            100 * step / self.epoch_steps,
+            (logs or {}).get("loss", float("nan")),
+            (self.done - self.first) * self.batch_size / (now - self.started),
+            self.left(),
+        )
+
+    def left(self) -> str:
+        """Time to the end at the mean speed so far, monitors included."""
+        elapsed = time.perf_counter() - self.started
+        seconds = elapsed / max(self.done - self.first, 1) * (self.epochs * self.epoch_steps - self.done)
+        return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+    def describe(self, values: dict[str, float]) -> str:
+        """One finished epoch in one line."""
+        self.told = time.perf_counter()
+        line = f"epoch {values['epoch']}/{self.epochs}  loss {values['loss']:.3f}  tau {values['tau']:.4f}"
+        if "knn_accuracy" in values:
+            line += f"  kNN {values['knn_accuracy']:.1%}  spread {values['projection_spread']:.2f}"
+        return f"{line}  {values['images_per_second']:.0f} images/s  {self.left()} left"
+
+
+class _CheckpointWriter(keras.callbacks.Callback):
+    """Writes a checkpoint inside an epoch when the last one is old enough."""
+
+    def __init__(
+        self, folder: CheckpointFolder, minutes: float, history: list[dict], epoch_steps: int
+    ) -> None:
+        super().__init__()
+        self.folder, self.seconds, self.history, self.epoch_steps = folder, minutes * 60, history, epoch_steps
+        self.written = time.monotonic()
+        self.start = Position(0, 0)
+
+    def at(self, start: Position) -> "_CheckpointWriter":
+        """Says where the coming `fit` starts."""
+        self.start = start
+        return self
+
+    def due(self) -> bool:
+        """Whether the last checkpoint is old enough; the answer yes counts as written."""
+        if time.monotonic() - self.written < self.seconds:
+            return False
+        self.written = time.monotonic()
+        return True
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        step = self.start.step + batch + 1
+        if self.seconds > 0 and step < self.epoch_steps and self.due():
+            loss = (self.start.loss * self.start.step + (logs or {})["loss"] * (batch + 1)) / step
+            self.folder.save(self.model, Position(self.start.epoch, step, float(loss)), self.history)

@@ -1,0 +1,128 @@
+"""Published BYOL recipes as data, each with its source, what was published for it, and where this one differs.
+
+A recipe is complete settings for `pretraining.pretrain`; nothing here is read by the pipeline, whose presets are in
+`pipeline/config.py`. None of them has been run to its end here: `docs/results/` tells what was.
+"""
+
+import dataclasses
+
+from trainer import architecture
+from trainer.architecture import EncoderConfig
+from trainer.byol.config import HeadConfig, OptimizerConfig, PretrainingConfig, ViewConfig
+
+CIFAR10_IMAGES = 50_000
+IMAGENET_IMAGES = 1_281_167
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One published training.
+
+    Attributes:
+        source: where every number comes from.
+        published: what its authors report, with the protocol.
+        images: of the training split; the warm-up is counted in its steps.
+        encoder, pretraining: the settings.
+        differences: what the source does and this code does not, or otherwise.
+    """
+
+    source: str
+    published: str
+    images: int
+    encoder: EncoderConfig
+    pretraining: PretrainingConfig
+    differences: tuple[str, ...]
+
+    @property
+    def total_steps(self) -> int:
+        """Updates of the whole training."""
+        return self.pretraining.total_steps(self.images)
+
+
+def _epochs_to_steps(epochs: int, images: int, batch_size: int) -> int:
+    return epochs * (images // batch_size)
+
+
+PAPER = Recipe(
+    source="Grill et al. 2020, appendix B and C; google-deepmind/deepmind-research, byol/configs/byol.py (1000 "
+    "epochs) and byol/utils/augmentations.py",
+    published="74.3% top-1 on ImageNet, ResNet-50, linear evaluation; hours on 512 TPU v3 cores",
+    images=IMAGENET_IMAGES,
+    encoder=architecture.RESNET18,
+    pretraining=PretrainingConfig(
+        epochs=1000,
+        batch_size=4096,
+        base_tau=0.996,
+        head=HeadConfig(hidden_dim=4096, output_dim=256),
+        optimizer=OptimizerConfig(
+            name="lars",
+            base_learning_rate=0.2,
+            warmup_steps=_epochs_to_steps(10, IMAGENET_IMAGES, 4096),
+            weight_decay=1.5e-6,
+            eta=1e-3,
+        ),
+        view_1=ViewConfig(size=224, blur=1.0),
+        view_2=ViewConfig(size=224, blur=0.1, solarize=0.2),
+    ),
+    differences=(
+        "The encoder is ResNet-50 with a 7x7 stem and max-pool; here it is the CIFAR ResNet-18.",
+        "Brightness is added, not multiplied; contrast is per channel; hue turns in HSV.",
+        "The blur's kernel is cut at a tenth of the image.",
+    ),
+)
+
+SOLO_LEARN_CIFAR10 = Recipe(
+    source="vturrisi/solo-learn, scripts/pretrain/cifar/byol.yaml, augmentations/asymmetric.yaml, solo/utils/lars.py",
+    published="92.58% on CIFAR-10, ResNet-18, online linear classifier; offline 0.5 to 1 point lower",
+    images=CIFAR10_IMAGES,
+    encoder=architecture.RESNET18,
+    pretraining=PretrainingConfig(
+        epochs=1000,
+        batch_size=256,
+        base_tau=0.99,
+        head=HeadConfig(hidden_dim=4096, output_dim=256),
+        optimizer=OptimizerConfig(
+            name="lars",
+            base_learning_rate=1.0,
+            warmup_steps=_epochs_to_steps(10, CIFAR10_IMAGES, 256),
+            weight_decay=1e-5,
+            eta=0.02,
+            clip_trust=True,
+        ),
+        view_1=ViewConfig(),
+        view_2=ViewConfig(solarize=0.2),
+        precision="mixed_bfloat16",
+    ),
+    differences=(
+        "Its stem pads by 2, so that feature maps are 34x34: 27% more operations.",
+        "float16 with loss scaling; here bfloat16 without.",
+        "Its linear classifier trains beside the encoder; here the probe comes afterwards.",
+    ),
+)
+
+GARDER14 = Recipe(
+    source="garder14/byol-tensorflow2, pretraining.py, augmentation.py, models.py",
+    published="82.03% at 100 epochs, 86.92% at 200 on CIFAR-10, ResNet-18, offline linear, last epoch; 12 hours on a "
+    "P100 for 200",
+    images=CIFAR10_IMAGES,
+    encoder=architecture.RESNET18,
+    pretraining=PretrainingConfig(
+        epochs=200,
+        batch_size=512,
+        base_tau=0.99,
+        head=HeadConfig(hidden_dim=256, output_dim=128),
+        # Adam at 1e-3 for a batch of 512.
+        optimizer=OptimizerConfig(name="adamw", base_learning_rate=5e-4, warmup_steps=0, weight_decay=0.0),
+        # Crops of 13 to 32 pixels with a ratio of up to 3/2; jitter of strength 0.5.
+        view_1=ViewConfig(minimum_area=0.11, maximum_ratio=1.5, saturation=0.4),
+        view_2=ViewConfig(minimum_area=0.11, maximum_ratio=1.5, saturation=0.4),
+    ),
+    differences=(
+        "Its learning rate and tau are constant; here both follow a cosine.",
+        "It flips a quarter of the images, resizes bilinearly and jitters in fixed order with added brightness.",
+        "Its EMA takes batch norm's moments along, and its batch norm is Keras' default (0.99, 1e-3).",
+        "It has no normalisation layer; its convolutions have biases.",
+    ),
+)
+
+RECIPES = {"paper": PAPER, "solo-learn-cifar10": SOLO_LEARN_CIFAR10, "garder14": GARDER14}

@@ -1,0 +1,151 @@
+"""Encoders and the two-layer heads of BYOL, as plain Keras functional models that run on every backend."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from trainer.architecture import EncoderConfig
+
+# The reference's batch norm (DeepMind byol/configs, solo-learn): Keras' defaults are 0.99 and 1e-3.
+BATCH_NORM_MOMENTUM = 0.9
+BATCH_NORM_EPSILON = 1e-5
+
+
+def build_encoder(
+    config: EncoderConfig,
+    channel_mean: np.ndarray,
+    channel_std: np.ndarray,
+    seed: int,
+    name: str = "encoder",
+    precision: str = "float32",
+) -> keras.Model:
+    """Returns the encoder f: [batch, height, width, 3] float32 in [0, 1] -> [batch, widths[-1]] float32.
+
+    Normalisation by the training split's statistics is its first layer, so that no caller can forget it or use
+    other values.
+
+    Args:
+        config: the architecture.
+        channel_mean: [3] float, mean of each channel over the training pixels in [0, 1].
+        channel_std: [3] float, standard deviation of the same pixels.
+        seed: of the initial weights; two encoders of one seed are equal.
+        name: of the Keras model.
+        precision: dtype policy of everything between normalisation and pooling, which stay float32: "float32" or
+            "mixed_bfloat16", whose variables and batch-norm statistics are float32.
+    """
+    build = _Layers(seed, precision)
+    images = keras.Input((None, None, 3), dtype="float32", name="images")
+    x = keras.layers.Normalization(
+        mean=np.asarray(channel_mean, np.float32),
+        variance=np.square(np.asarray(channel_std, np.float32)),
+        name="normalization",
+        dtype="float32",
+    )(images)
+    x = build.convolution(config.widths[0], 3, config.stem_stride, "stem")(x)
+    x = build.relu("stem_relu")(build.batch_norm("stem_norm")(x))
+    for stage, (width, blocks) in enumerate(zip(config.widths, config.blocks, strict=True)):
+        for block in range(blocks):
+            stride = 2 if stage > 0 and block == 0 else 1
+            x = _basic_block(x, width, stride, build, f"stage{stage + 1}_block{block + 1}")
+    representation = keras.layers.GlobalAveragePooling2D(name="representation", dtype="float32")(x)
+    return keras.Model(images, representation, name=name)
+
+
+def build_head(
+    input_dim: int, hidden_dim: int, output_dim: int, seed: int, name: str, precision: str = "float32"
+) -> keras.Model:
+    """Returns a projector or predictor: Dense, batch norm, ReLU, Dense (paper, section 3.3).
+
+    Maps [batch, input_dim] float32 to [batch, output_dim] float32. The first Dense has no bias, since batch norm
+    would cancel it; the output layer has no batch norm and is float32 under either `precision`.
+    """
+    build = _Layers(seed, precision)
+    inputs = keras.Input((input_dim,), dtype="float32", name="inputs")
+    x = build.dense(hidden_dim, "hidden", use_bias=False)(inputs)
+    x = build.relu("relu")(build.batch_norm("norm")(x))
+    outputs = build.dense(output_dim, "output", dtype="float32")(x)
+    return keras.Model(inputs, outputs, name=name)
+
+
+def as_float32(network: keras.Model) -> keras.Model:
+    """The same network and weights with every product in float32: what is probed, evaluated and served."""
+
+    def in_float32(layer: keras.layers.Layer) -> keras.layers.Layer:
+        return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
+
+    copy = keras.models.clone_model(network, clone_function=in_float32)
+    copy.set_weights(network.get_weights())
+    return copy
+
+
+class _Layers:
+    """Makes a network's layers: one seed for each initializer in turn, one dtype policy for all.
+
+    The policy is given to each layer and never set globally: the pipeline shares its process with other networks.
+    """
+
+    def __init__(self, seed: int, precision: str) -> None:
+        self.initializers = _initializers(seed)
+        self.precision = precision
+
+    def convolution(self, width: int, size: int, stride: int, name: str) -> keras.layers.Layer:
+        return keras.layers.Conv2D(
+            width,
+            size,
+            strides=stride,
+            padding="same",
+            use_bias=False,
+            kernel_initializer=next(self.initializers),
+            name=name,
+            dtype=self.precision,
+        )
+
+    def dense(
+        self, width: int, name: str, use_bias: bool = True, dtype: str | None = None
+    ) -> keras.layers.Layer:
+        return keras.layers.Dense(
+            width,
+            use_bias=use_bias,
+            kernel_initializer=next(self.initializers),
+            name=name,
+            dtype=dtype or self.precision,
+        )
+
+    def batch_norm(self, name: str) -> keras.layers.Layer:
+        """Over all axes but the channels, with the reference's momentum and epsilon; float32 inside."""
+        return keras.layers.BatchNormalization(
+            momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, name=name, dtype=self.precision
+        )
+
+    def relu(self, name: str) -> keras.layers.Layer:
+        return keras.layers.ReLU(name=name, dtype=self.precision)
+
+    def add(self, name: str) -> keras.layers.Layer:
+        return keras.layers.Add(name=name, dtype=self.precision)
+
+
+def _initializers(seed: int):
+    """Yields He-normal initializers, each with its own seed: Keras returns equal weights for equal seeds."""
+    seeds = np.random.SeedSequence(seed)
+    while True:
+        (child,) = seeds.spawn(1)
+        yield keras.initializers.HeNormal(seed=int(child.generate_state(1)[0] >> 1))
+
+
+def _basic_block(x, width: int, stride: int, build: _Layers, name: str):
+    """Two 3x3 convolutions with a shortcut, 1x1 where the shape changes: [b, h, w, c] -> [b, h/s, w/s, width]."""
+    shortcut = x
+    if stride != 1 or x.shape[-1] != width:
+        shortcut = build.convolution(width, 1, stride, f"{name}_shortcut")(x)
+        shortcut = build.batch_norm(f"{name}_shortcut_norm")(shortcut)
+    x = build.convolution(width, 3, stride, f"{name}_conv1")(x)
+    x = build.relu(f"{name}_relu1")(build.batch_norm(f"{name}_norm1")(x))
+    x = build.convolution(width, 3, 1, f"{name}_conv2")(x)
+    x = build.batch_norm(f"{name}_norm2")(x)
+    return build.relu(f"{name}_relu2")(build.add(f"{name}_add")([x, shortcut]))
+
+
+def l2_normalize(x, epsilon: float = 1e-12):
+    """Scales each row of `x` ([..., dim] float32) to unit length; a zero row stays zero."""
+    square = ops.sum(ops.square(x), axis=-1, keepdims=True)
+    return x * ops.rsqrt(ops.maximum(square, epsilon))

@@ -1,0 +1,1 @@
+"""The offline linear probe on a frozen encoder, and the export of what is served."""

@@ -1,0 +1,29 @@
+"""The settings of the linear probe, as data. No Keras, so that the command line starts fast."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeConfig:
+    """Everything that decides how the frozen encoder is probed (paper, appendix C.1, on cached features).
+
+    Attributes:
+        learning_rates: candidates of Adam's peak rate; the best one on the held-out training images is used.
+        epochs: passes over the features, for each candidate and for the last fit on every training image.
+        batch_size: features in a step.
+        seed: of the order of the features.
+        knn_neighbors, knn_temperature: of the weighted kNN classifier (Wu et al. 2018).
+    """
+
+    learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
+    epochs: int = 30
+    batch_size: int = 512
+    seed: int = 0
+    knn_neighbors: int = 200
+    knn_temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not self.learning_rates or min(self.learning_rates) <= 0:
+            raise ValueError(f"The probe needs learning rates above 0; received {self.learning_rates}.")
+        if self.epochs < 1 or self.batch_size < 1 or self.knn_neighbors < 1 or self.knn_temperature <= 0:
+            raise ValueError(f"The probe's epochs, batch size and kNN settings are above 0; received {self}.")

@@ -1,0 +1,91 @@
+"""The only SavedModel exporter: one model with every signature that is served, evaluated and pushed."""
+
+import keras
+import tensorflow as tf
+
+from components import features
+from components.preprocessing import decode_pixels
+from trainer.probe.image_decoding import decode_images
+from trainer.probe.probe import LinearClassifier
+
+SERVING = "serving_default"
+EMBED_PIXELS = "embed_pixels"
+CLASSIFY = "classify"
+EVALUATE = "evaluate"
+
+
+class ServedEncoder(tf.Module):
+    """The frozen online encoder with its linear probe, and the signatures of the exported model.
+
+    Args:
+        encoder: [batch, 32, 32, 3] float32 in [0, 1] -> [batch, d] float32, normalisation inside.
+        classifier: the probe on its features.
+    """
+
+    def __init__(self, encoder: keras.Model, classifier: LinearClassifier) -> None:
+        super().__init__(name="served_encoder")
+        self.encoder = encoder
+        self.kernel = tf.Variable(classifier.kernel, trainable=False, name="kernel")
+        self.bias = tf.Variable(classifier.bias, trainable=False, name="bias")
+        self.label_names = tf.constant(features.LABEL_NAMES)
+
+    def embed(self, pixels: tf.Tensor) -> tf.Tensor:
+        """[batch, 32, 32, 3] uint8 -> [batch, d] float32, batch norm by its own moments."""
+        # oneDNN's convolution gives an empty batch a wrong shape, so the network never sees one.
+        batch = tf.shape(pixels)[0]
+        padded = tf.pad(pixels, [[0, tf.maximum(1 - batch, 0)], [0, 0], [0, 0], [0, 0]])
+        return self.encoder(tf.cast(padded, tf.float32) / 255.0, training=False)[:batch]
+
+    def probabilities(self, embedding: tf.Tensor) -> tf.Tensor:
+        """[batch, d] float32 -> [batch, classes] float32, rows summing to 1."""
+        return tf.nn.softmax(tf.matmul(embedding, self.kernel) + self.bias)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def serving_default(self, image_bytes):
+        """Encoded PNG or JPEG images of any size -> `embedding` [batch, d]."""
+        return {"embedding": self.embed(decode_images(image_bytes))}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, *features.IMAGE_SHAPE], tf.uint8, name="pixels")])
+    def embed_pixels(self, pixels):
+        """Pixels as they are -> `embedding` [batch, d]."""
+        return {"embedding": self.embed(pixels)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def classify(self, image_bytes):
+        """Encoded images -> `probabilities` [batch, classes], `label` [batch], `label_names` [batch, classes]."""
+        probabilities = self.probabilities(self.embed(decode_images(image_bytes)))
+        return {
+            "probabilities": probabilities,
+            "label": tf.gather(self.label_names, tf.argmax(probabilities, axis=1)),
+            "label_names": tf.tile(self.label_names[tf.newaxis], [tf.shape(probabilities)[0], 1]),
+        }
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="examples")])
+    def evaluate(self, examples):
+        """Serialized raw Examples, as ExampleGen writes them -> `probabilities` [batch, classes]: TFMA's entry."""
+        row = tf.io.parse_example(examples, {features.IMAGE: tf.io.FixedLenFeature([], tf.string)})
+        return {"probabilities": self.probabilities(self.embed(decode_pixels(row[features.IMAGE])))}
+
+
+def export(encoder: keras.Model, classifier: LinearClassifier, path: str) -> None:
+    """Writes the SavedModel; it needs TensorFlow alone to be loaded.
+
+    Raises:
+        ValueError: when the probe does not know as many classes as there are label names.
+    """
+    if classifier.bias.shape != (len(features.LABEL_NAMES),):
+        raise ValueError(
+            f"The exported classifier needs {len(features.LABEL_NAMES)} classes; received {classifier.bias.shape[0]}. "
+            "Some class is missing from the training labels."
+        )
+    module = ServedEncoder(encoder, classifier)
+    tf.saved_model.save(
+        module,
+        path,
+        signatures={
+            SERVING: module.serving_default,
+            EMBED_PIXELS: module.embed_pixels,
+            CLASSIFY: module.classify,
+            EVALUATE: module.evaluate,
+        },
+    )
