@@ -1,0 +1,252 @@
+"""The command line, `byol`. Nothing heavy is imported before the arguments are known to be good."""
+
+import errno
+import pathlib
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from pipeline import console
+from pipeline.config import PRESETS, PipelineConfig
+from pipeline.root import Root, RootInUseError
+from trainer import settings
+
+if TYPE_CHECKING:
+    from components.cifar10 import RecordFolder
+    from pipeline.local_runner import Summary
+
+app = typer.Typer(
+    help="Learn image representations with BYOL and ship them only when they are proven good.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Make or fetch a data set in CIFAR-10's binary layout.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+FAILED, USAGE, NOT_PUSHED, INTERRUPTED = 1, 2, 3, 130
+RootOption = Annotated[
+    pathlib.Path, typer.Option("--root", help="Folder of everything that runs leave behind.")
+]
+
+
+@app.command()
+def run(
+    preset: Annotated[
+        str, typer.Option(help=f"What is trained and what it must reach: {', '.join(PRESETS)}.")
+    ],
+    root: RootOption,
+    data: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="Folder with CIFAR-10's binary files; the demo makes its own."),
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Change one setting of the preset; repeat for more."
+        ),
+    ] = None,
+) -> None:
+    """Run the pipeline once: pretrain, probe, evaluate, gate, push.
+
+    Exit status: 0 pushed, 1 a step failed, 2 wrong arguments or input, 3 not good enough to be pushed.
+    """
+    config = _config(preset, assignments or [])
+    place = Root(root.absolute())
+    _prepare(place)
+    try:
+        with place.locked():
+            folder = _data(preset, data, place, config)
+            summary = _run(config, preset, folder, place)
+    except RootInUseError as error:
+        _stop(str(error))
+    except console.NodeFailedError as error:
+        _stop(f"{error}. The full log is the newest file in {place.logs}.", FAILED)
+    except KeyboardInterrupt:
+        _stop("Interrupted. The same command goes on from the last checkpoint.", INTERRUPTED)
+    _tell(summary)
+    if summary.pushed_version is None:
+        _stop(f"Not pushed: {summary.not_pushed_because}.", NOT_PUSHED)
+
+
+@app.command("settings")
+def show_settings(
+    preset: Annotated[str, typer.Option(help=f"Whose values are shown: {', '.join(PRESETS)}.")],
+) -> None:
+    """List every setting of a preset, as `--set` takes it."""
+    config = _config(preset, [])
+    for name in settings.names(config):
+        value: object = config
+        for part in name.split("."):
+            value = getattr(value, part)
+        typer.echo(f"{name}={value}")
+
+
+@app.command()
+def versions(root: RootOption) -> None:
+    """List the pushed versions, the served one marked."""
+    from components import serving_folder
+
+    table = Table("version", "served", "pushed", "digest")
+    for version in serving_folder.versions(_existing(root).serving):
+        table.add_row(
+            str(version.number),
+            "yes" if version.served else "",
+            str(version.record.get("action", "")),
+            version.digest.removeprefix("sha256:")[:12],
+        )
+    Console().print(table)
+
+
+@app.command()
+def rollback(
+    root: RootOption,
+    version: Annotated[
+        int | None, typer.Argument(help="The version to serve again; the one before if left out.")
+    ] = None,
+) -> None:
+    """Serve an older version again, as a new highest one."""
+    from components import serving_folder
+
+    try:
+        publication = serving_folder.rollback(_existing(root).serving, version)
+    except (ValueError, OSError) as error:
+        _stop(str(error))
+    typer.echo(f"Version {publication.version} is served from {publication.path}.")
+
+
+@data_app.command("demo")
+def data_demo(
+    out_dir: pathlib.Path,
+    seed: Annotated[int, typer.Option(help="Another seed draws other images of the same ten classes.")] = 0,
+) -> None:
+    """Write the embedded data set: ten procedural classes, 10,000 training and 2,000 test images."""
+    from components import synthetic
+
+    try:
+        typer.echo(f"Wrote {synthetic.write(out_dir, seed=seed)}.")
+    except (ValueError, OSError) as error:
+        _stop(_reason(error))
+
+
+@data_app.command("cifar10")
+def data_cifar10(out_dir: pathlib.Path) -> None:
+    """Download the official binary archive, verify it and unpack it; an interrupted download goes on."""
+    from components import archive
+
+    with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()) as bar:
+        download = bar.add_task("CIFAR-10", total=None)
+        try:
+            folder = archive.download_cifar10(
+                out_dir, progress=lambda done, total: bar.update(download, completed=done, total=total)
+            )
+        except (ValueError, OSError) as error:
+            _stop(_reason(error))
+        except KeyboardInterrupt:
+            _stop("Interrupted. The same command resumes the download.", INTERRUPTED)
+    typer.echo(f"CIFAR-10 is in {folder}.")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+def _config(preset: str, assignments: list[str]) -> PipelineConfig:
+    if preset not in PRESETS:
+        _stop(f"There is no preset {preset!r}. Known: {', '.join(PRESETS)}.")
+    try:
+        return settings.override(PRESETS[preset], assignments)
+    except ValueError as error:
+        _stop(str(error))
+
+
+def _prepare(place: Root) -> None:
+    try:
+        place.prepare()
+    except OSError as error:
+        _stop(f"Cannot write to {place.path}: {_reason(error)}. Choose another --root.")
+
+
+def _existing(root: pathlib.Path) -> Root:
+    if not root.is_dir():
+        _stop(f"There is no folder {root}; --root is the folder that `byol run` was given.")
+    return Root(root.absolute())
+
+
+def _data(preset: str, data: pathlib.Path | None, place: Root, config: PipelineConfig) -> pathlib.Path:
+    from components import cifar10
+
+    try:
+        if data is None and preset != "demo":
+            raise ValueError(
+                f"The preset {preset} needs --data, a folder with CIFAR-10's binary files. "
+                "`byol data cifar10 DIR` fetches them."
+            )
+        found = cifar10.inspect_folder(data if data is not None else _demo_data(place))
+        _check_counts(found, config)
+    except (ValueError, OSError) as error:
+        _stop(_reason(error))
+    return found.path.absolute()
+
+
+def _demo_data(place: Root) -> pathlib.Path:
+    from components import synthetic
+
+    if not place.demo_data.exists():
+        synthetic.write(place.demo_data)
+    return place.demo_data
+
+
+def _check_counts(found: "RecordFolder", config: PipelineConfig) -> None:
+    """The two counts that a preset needs are known before anything is trained."""
+    if found.test_records < config.gate.minimum_test_images:
+        raise ValueError(
+            f"The gate needs {config.gate.minimum_test_images} test images; {found.path} has "
+            f"{found.test_records}. Give the whole test split, or lower gate.minimum_test_images."
+        )
+    config.pretraining.total_steps(found.train_records)
+
+
+def _run(config: PipelineConfig, preset: str, folder: pathlib.Path, place: Root) -> "Summary":
+    log_file = place.logs / f"{time.strftime('%Y%m%dT%H%M%S')}.log"
+    with console.quiet(log_file) as person:
+        person.print(f"Preset {preset}, data {folder}. Full log: {log_file}", highlight=False)
+        person.print("Loading TFX ...", highlight=False)
+        from pipeline import local_runner
+
+        return local_runner.run(config, preset, folder, place, person)
+
+
+def _tell(summary: "Summary") -> None:
+    table = Table(title=f"Run {summary.run_id}", show_header=False)
+    table.add_row("linear probe, test split (TFMA)", f"{summary.linear_accuracy:.2%}")
+    table.add_row("the same on an untrained encoder", f"{summary.random_encoder_linear_accuracy:.2%}")
+    table.add_row("kNN, held-out training images", f"{summary.knn_accuracy:.2%}")
+    table.add_row("blessed", "yes" if summary.blessed else "no")
+    table.add_row("served version", str(summary.pushed_version or "none pushed"))
+    table.add_row("served from", summary.pushed_path or "")
+    table.add_row("seconds", f"{summary.seconds:.0f}")
+    Console().print(table)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return (
+            f"the disk is full ({error.filename or error.strerror}); free some space and run the same command"
+        )
+    return str(error)
+
+
+def _stop(message: str, status: int = USAGE) -> NoReturn:
+    Console(file=sys.stderr, soft_wrap=True).print(message, highlight=False, markup=False)
+    raise typer.Exit(status)
+
+
+if __name__ == "__main__":
+    main()

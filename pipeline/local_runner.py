@@ -1,0 +1,145 @@
+"""One run on this machine: TFX's LocalDagRunner over a root folder, and the summary it leaves."""
+
+import dataclasses
+import json
+import logging
+import pathlib
+import time
+
+from absl import logging as absl_logging
+from rich.console import Console
+from tfx.orchestration.local.local_dag_runner import LocalDagRunner
+from tfx.orchestration.pipeline import Pipeline
+
+from components import serving_folder
+from pipeline import console as console_lines
+from pipeline import pipeline
+from pipeline.config import PipelineConfig
+from pipeline.root import Root, write_atomically
+from pipeline.run_record import RunRecord
+
+# Beam's own default runner downloads a binary in newer releases; this one is in both lanes.
+LOCAL_BEAM = [
+    "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
+    "--direct_running_mode=in_memory",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What a run came to; written as `summary.json`.
+
+    Attributes:
+        run_id: TFX's id of the run.
+        preset: its name.
+        data: folder of the record files.
+        linear_accuracy: TFMA's accuracy of the probe on every test image.
+        random_encoder_linear_accuracy: the same for the same probe on an untrained encoder.
+        knn_accuracy: of kNN on held-out training images.
+        blessed: the gate's verdict.
+        pushed_version, pushed_path: what is served now by this run; None when nothing was pushed.
+        not_pushed_because: the reason; None when the model was pushed.
+        seconds: of the whole run.
+        components: seconds of each node.
+    """
+
+    run_id: str
+    preset: str
+    data: str
+    linear_accuracy: float
+    random_encoder_linear_accuracy: float
+    knn_accuracy: float
+    blessed: bool
+    pushed_version: int | None
+    pushed_path: str | None
+    not_pushed_because: str | None
+    seconds: float
+    components: dict[str, float]
+
+
+def run(config: PipelineConfig, preset: str, data: pathlib.Path, root: Root, console: Console) -> Summary:
+    """Runs the pipeline once and writes its summary.
+
+    Args:
+        config: what to train and what it must reach.
+        preset: the preset's name, for the record.
+        data: folder of CIFAR-10 record files, checked already.
+        root: prepared and locked by the caller.
+        console: where progress is printed.
+
+    Raises:
+        NodeFailedError: when a node fails; what it names is the cause, not the stack.
+    """
+    started = time.monotonic()
+    record = _follow(_build(config, data, root), root, console)
+    summary = summarize(record, preset, str(data), time.monotonic() - started)
+    text = json.dumps(dataclasses.asdict(summary), indent=2) + "\n"
+    write_atomically(root.summary(summary.run_id), text)
+    write_atomically(root.latest_summary, text)
+    return summary
+
+
+def summarize(record: RunRecord, preset: str, data: str, seconds: float) -> Summary:
+    """Collects what a finished run came to from its record."""
+    pushed = record.pushed().custom_properties
+    is_pushed = pushed["pushed"].int_value == 1
+    misses = "; ".join(miss.sentence() for miss in record.misses())
+    reason = misses or pushed["not_pushed_reason"].string_value or "the Pusher gave no reason"
+    return Summary(
+        run_id=record.run_id,
+        preset=preset,
+        data=data,
+        linear_accuracy=record.accuracy(pipeline.EVALUATOR),
+        random_encoder_linear_accuracy=record.accuracy(pipeline.RANDOM_EVALUATOR),
+        knn_accuracy=record.knn_accuracy(),
+        blessed=record.blessed(),
+        pushed_version=int(pushed["pushed_version"].string_value) if is_pushed else None,
+        pushed_path=pushed["pushed_destination"].string_value if is_pushed else None,
+        not_pushed_because=None if is_pushed else reason,
+        seconds=round(seconds, 1),
+        components=record.seconds(),
+    )
+
+
+def _build(config: PipelineConfig, data: pathlib.Path, root: Root) -> Pipeline:
+    return pipeline.create_pipeline(
+        config,
+        pipeline.Locations(
+            data=str(data),
+            pipeline_root=str(root.artifacts),
+            metadata=str(root.metadata),
+            checkpoints=str(root.checkpoints),
+            serving=str(root.serving),
+            served=tuple(f"{v.number}:{v.digest}" for v in serving_folder.versions(root.serving)),
+        ),
+        LOCAL_BEAM,
+    )
+
+
+def _follow(built: Pipeline, root: Root, console: Console) -> RunRecord:
+    progress, lines = console_lines.NodeProgress(console), console_lines.TrainingLines(console)
+    absl, ours = absl_logging.get_absl_logger(), logging.getLogger("byol")
+    absl_logging.set_verbosity(absl_logging.INFO)
+    ours.setLevel(logging.INFO)
+    absl.addHandler(progress)
+    ours.addHandler(lines)
+    try:
+        LocalDagRunner().run(built)
+    except Exception as error:
+        # The boundary between TFX and a person: whatever a node raised becomes one line that names the node.
+        raise console_lines.NodeFailedError(
+            f"{progress.running or 'The runner'} failed: {cause(error)}"
+        ) from error
+    finally:
+        absl.removeHandler(progress)
+        ours.removeHandler(lines)
+    return RunRecord(root.metadata)
+
+
+def cause(error: BaseException) -> str:
+    """The innermost reason of a chain of exceptions, in one line; Beam's remarks on its stages are dropped."""
+    while error.__cause__ or (error.__context__ and not error.__suppress_context__):
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    message = next((line for line in reversed(lines) if not line.startswith("[while running")), "")
+    return message.split(" [while running")[0] or type(error).__name__

@@ -1,0 +1,212 @@
+"""The data path, top to bottom: CIFAR-10 records in, a pushed encoder out."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from tfx import v1 as tfx
+from tfx.dsl.components.base.base_node import BaseNode
+from tfx.orchestration import metadata
+from tfx.orchestration.pipeline import Pipeline
+
+from components import features
+from components.anomaly_gate import AnomalyGate
+from components.example_gen import Cifar10ExampleGen
+from components.pusher import Pusher, PushSettings
+from components.serving_check import ServingCheck
+from components.statistics import statistics_options
+from pipeline import eval_config
+from pipeline.config import PipelineConfig
+from pipeline.source_digest import source_digest
+from trainer.byol.run_fn import ENCODER_FILE
+
+NAME = "byol"
+SCHEMA_FILE = str(pathlib.Path(features.__file__).with_name("schema.pbtxt"))
+PRETRAINER = "Pretrainer"
+LINEAR_PROBE = "LinearProbe"
+RANDOM_PROBE = "RandomProbe"
+EVALUATOR = "Evaluator"
+RANDOM_EVALUATOR = "RandomEvaluator"
+PUSHER = "Pusher"
+BLESSED_MODEL = "LatestBlessedModel"
+
+# The files each stage is made of, besides the values in its own parameters.
+_ROWS = ("components/features.py", "components/cifar10.py")
+_SHARED = ("components/features.py", "trainer")
+SOURCES: dict[str, tuple[str, ...]] = {
+    "Cifar10ExampleGen": (*_ROWS, "components/example_gen.py"),
+    "AnomalyGate": ("components/features.py", "components/anomaly_gate.py", "components/data_checks.py"),
+    "Transform": ("components/features.py", "components/preprocessing.py"),
+    PRETRAINER: (*_SHARED, "trainer/byol"),
+    LINEAR_PROBE: (*_SHARED, "trainer/probe"),
+    RANDOM_PROBE: (*_SHARED, "trainer/probe"),
+    "ServingCheck": ("components/serving_check.py", "components/serving_requests.py"),
+    PUSHER: ("components/pusher.py", "components/serving_folder.py"),
+}
+_ALL_SOURCES = ("components", "trainer", "trainer/byol", "trainer/probe", "pipeline")
+
+
+@dataclasses.dataclass(frozen=True)
+class Locations:
+    """Where a run reads and writes.
+
+    Attributes:
+        data: folder of the CIFAR-10 record files.
+        pipeline_root: TFX's artifacts.
+        metadata: the MLMD database; None where the orchestrator has its own.
+        checkpoints: folder that outlives a killed pretraining.
+        serving: folder that TensorFlow Serving watches.
+        served: what lies in it now; part of the Pusher's cache key, so that a version that was removed or rolled back
+            is noticed.
+    """
+
+    data: str
+    pipeline_root: str
+    metadata: str | None
+    checkpoints: str
+    serving: str
+    served: tuple[str, ...] = ()
+
+
+def create_pipeline(config: PipelineConfig, locations: Locations, beam_args: list[str]) -> Pipeline:
+    """Returns the pipeline; `config` says what is trained, `locations` where, `beam_args` how Beam runs."""
+    # Records become Examples: raw pixels, label, content hash and image-quality figures.
+    example_gen = Cifar10ExampleGen(input_base=locations.data)
+    examples = example_gen.outputs["examples"]
+
+    # What came in is described, compared with the reviewed schema, and stopped here when it is wrong.
+    statistics_gen = tfx.components.StatisticsGen(examples=examples, stats_options=statistics_options())
+    statistics = statistics_gen.outputs["statistics"]
+    schema = tfx.components.ImportSchemaGen(schema_file=SCHEMA_FILE)
+    example_validator = tfx.components.ExampleValidator(
+        statistics=statistics, schema=schema.outputs["schema"]
+    )
+    anomaly_gate = AnomalyGate(
+        examples=examples,
+        statistics=statistics,
+        anomalies=example_validator.outputs["anomalies"],
+        allow_anomalies=config.allow_anomalies,
+    )
+
+    # One full pass over the training images for the normalisation; pixels stay bytes until the model.
+    transform = tfx.components.Transform(
+        examples=examples,
+        schema=schema.outputs["schema"],
+        preprocessing_fn="components.preprocessing.preprocessing_fn",
+        splits_config=tfx.proto.SplitsConfig(
+            analyze=[features.TRAIN_SPLIT], transform=[features.TRAIN_SPLIT]
+        ),
+    )
+    transform.add_upstream_node(anomaly_gate)
+
+    # BYOL learns the encoder without labels; the probe measures it frozen; the control probes an untrained one.
+    pretrainer = _trainer(
+        transform,
+        "trainer.byol.run_fn.run_fn",
+        {
+            "pretraining": dataclasses.asdict(config.pretraining),
+            "encoder": dataclasses.asdict(config.encoder),
+            "checkpoints": locations.checkpoints,
+        },
+    ).with_id(PRETRAINER)
+    probe = {"probe": dataclasses.asdict(config.probe)}
+    linear_probe = _trainer(
+        transform,
+        "trainer.probe.run_fn.run_fn",
+        {**probe, "encoder": ENCODER_FILE},
+        base_model=pretrainer.outputs["model"],
+    ).with_id(LINEAR_PROBE)
+    random_probe = _trainer(
+        transform,
+        "trainer.probe.run_fn.run_fn",
+        {**probe, "random_encoder": dataclasses.asdict(config.encoder), "seed": config.pretraining.seed},
+    ).with_id(RANDOM_PROBE)
+    model = linear_probe.outputs["model"]
+
+    # The test split is read here and nowhere before: every row of it, against the floor and the blessed model.
+    blessed = tfx.dsl.Resolver(
+        strategy_class=tfx.dsl.experimental.LatestBlessedModelStrategy,
+        model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
+        model_blessing=tfx.dsl.Channel(type=tfx.types.standard_artifacts.ModelBlessing),
+    ).with_id(BLESSED_MODEL)
+    evaluator = tfx.components.Evaluator(
+        examples=examples,
+        example_splits=[features.TEST_SPLIT],
+        model=model,
+        baseline_model=blessed.outputs["model"],
+        eval_config=eval_config.gate(config.gate),
+    ).with_id(EVALUATOR)
+    random_evaluator = tfx.components.Evaluator(
+        examples=examples,
+        example_splits=[features.TEST_SPLIT],
+        model=random_probe.outputs["model"],
+        eval_config=eval_config.measurement(),
+    ).with_id(RANDOM_EVALUATOR)
+
+    # The exported model answers real requests, then moves into the served folder in one rename.
+    serving_check = ServingCheck(model=model, model_run=linear_probe.outputs["model_run"])
+    pusher = Pusher(
+        model=model,
+        model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=serving_check.outputs["blessing"],
+        evaluation=evaluator.outputs["evaluation"],
+        examples=examples,
+        push_destination=tfx.proto.PushDestination(
+            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=locations.serving)
+        ),
+        settings=PushSettings(
+            keep_versions=config.keep_versions,
+            lineage={"settings": dataclasses.asdict(config), "code_digest": source_digest(_ALL_SOURCES)},
+        ),
+    )
+    pusher.exec_properties["served"] = json.dumps(locations.served)
+
+    nodes = [
+        example_gen,
+        statistics_gen,
+        schema,
+        example_validator,
+        anomaly_gate,
+        transform,
+        pretrainer,
+        linear_probe,
+        random_probe,
+        blessed,
+        evaluator,
+        random_evaluator,
+        serving_check,
+        pusher,
+    ]
+    for node in nodes:
+        _key_by_source(node)
+    return Pipeline(
+        pipeline_name=NAME,
+        pipeline_root=locations.pipeline_root,
+        components=nodes,
+        enable_cache=True,
+        metadata_connection_config=(
+            metadata.sqlite_metadata_connection_config(locations.metadata) if locations.metadata else None
+        ),
+        beam_pipeline_args=beam_args,
+    )
+
+
+def _trainer(
+    transform: tfx.components.Transform, run_fn: str, custom_config: dict[str, Any], **inputs: Any
+) -> tfx.components.Trainer:
+    """A Trainer that is given the training split and no other."""
+    return tfx.components.Trainer(
+        run_fn=run_fn,
+        examples=transform.outputs["transformed_examples"],
+        train_args=tfx.proto.TrainArgs(splits=[features.TRAIN_SPLIT]),
+        eval_args=tfx.proto.EvalArgs(splits=[features.TRAIN_SPLIT]),
+        custom_config=custom_config,
+        **inputs,
+    )
+
+
+def _key_by_source(node: BaseNode) -> None:
+    """Puts a digest of the node's source into its cache key: TFX itself keys on parameters and inputs alone."""
+    if node.id in SOURCES:
+        node.exec_properties["source_digest"] = source_digest(SOURCES[node.id])

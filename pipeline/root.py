@@ -1,0 +1,100 @@
+"""The layout of a run's root folder, and the lock that keeps it to one run at a time."""
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator
+
+
+class RootInUseError(RuntimeError):
+    """Another process is running in the same root."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Root:
+    """Everything a run leaves behind is below `path`."""
+
+    path: pathlib.Path
+
+    @property
+    def artifacts(self) -> pathlib.Path:
+        """TFX's pipeline root."""
+        return self.path / "tfx"
+
+    @property
+    def metadata(self) -> pathlib.Path:
+        """The MLMD database."""
+        return self.path / "metadata.sqlite"
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """Checkpoints of unfinished pretraining."""
+        return self.path / "checkpoints"
+
+    @property
+    def serving(self) -> pathlib.Path:
+        """The folder TensorFlow Serving watches: a folder a version."""
+        return self.path / "serving"
+
+    @property
+    def demo_data(self) -> pathlib.Path:
+        """The embedded data set of the demo."""
+        return self.path / "data"
+
+    @property
+    def logs(self) -> pathlib.Path:
+        """A log file a run."""
+        return self.path / "logs"
+
+    @property
+    def latest_summary(self) -> pathlib.Path:
+        """Summary of the last finished run."""
+        return self.path / "latest" / "summary.json"
+
+    def summary(self, run_id: str) -> pathlib.Path:
+        """Summary of one run."""
+        return self.path / "runs" / run_id.replace(":", "-") / "summary.json"
+
+    def prepare(self) -> None:
+        """Makes the folder and proves that it can be written.
+
+        Raises:
+            OSError: when it cannot.
+        """
+        self.logs.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self.path) as probe:
+            probe.write(b"\0" * 4096)
+            probe.flush()
+            os.fsync(probe.fileno())
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the root for this process; the system frees it when the process ends, however it ends.
+
+        Raises:
+            RootInUseError: when another process holds it.
+        """
+        with (self.path / ".lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                lock.seek(0)
+                raise RootInUseError(
+                    f"Another run (process {lock.read().strip() or 'unknown'}) is at work in {self.path}. "
+                    "Wait for it to end, or choose another --root."
+                ) from error
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+    """Writes `text` to `path` in one rename; a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)

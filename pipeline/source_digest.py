@@ -1,0 +1,29 @@
+"""Digests of source files: part of each stage's cache key, so that edited code never returns a stale artifact."""
+
+import hashlib
+import pathlib
+from collections.abc import Iterable
+
+_ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def source_digest(sources: Iterable[str]) -> str:
+    """Returns the hex digest of the named files and, for folders, of the Python files directly in them.
+
+    Args:
+        sources: paths below the project, such as "trainer/byol" or "components/features.py".
+
+    Raises:
+        FileNotFoundError: for a name that is neither file nor folder: a digest of nothing would never change.
+    """
+    digest = hashlib.sha256()
+    for source in sources:
+        path = _ROOT / source
+        if not path.exists():
+            raise FileNotFoundError(
+                f"No source at {source}; the digest of a stage names the files it is made of."
+            )
+        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
+            digest.update(f"{file.relative_to(_ROOT).as_posix()}\0".encode())
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()

@@ -1,0 +1,55 @@
+"""Runs the real command in its own process, as a user does, on a small embedded data set."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+PROJECT = pathlib.Path(__file__).resolve().parents[2]
+TRAIN_IMAGES, TEST_IMAGES = 1200, 300
+SMALL = [
+    "pretraining.epochs=4",
+    "pretraining.batch_size=64",
+    "pretraining.optimizer.warmup_steps=5",
+    "pretraining.monitor_images=50",
+    "pretraining.checkpoint_minutes=0",
+    "probe.epochs=10",
+    "gate.minimum_accuracy=0.15",
+    f"gate.minimum_test_images={TEST_IMAGES}",
+]
+
+
+def command(data: pathlib.Path, root: pathlib.Path, *settings: str) -> list[str]:
+    """The command line of one small run; later settings win over the small ones."""
+    assignments = [part for setting in [*SMALL, *settings] for part in ("--set", setting)]
+    return [
+        *[sys.executable, "-m", "pipeline.cli", "run", "--preset", "demo"],
+        *["--data", str(data), "--root", str(root)],
+        *assignments,
+    ]
+
+
+def environment() -> dict[str, str]:
+    """The test's environment with the project importable and lines wide enough to be compared."""
+    return {**os.environ, "PYTHONPATH": str(PROJECT), "COLUMNS": "300", "PYTHONUNBUFFERED": "1"}
+
+
+def run(
+    data: pathlib.Path, root: pathlib.Path, *settings: str, timeout: float = 500
+) -> subprocess.CompletedProcess[str]:
+    """Runs the command to its end."""
+    return subprocess.run(
+        command(data, root, *settings),
+        cwd=PROJECT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def summary(root: pathlib.Path) -> dict:
+    """The last finished run's `summary.json`."""
+    return json.loads((root / "latest" / "summary.json").read_text())

@@ -1,0 +1,31 @@
+"""Fixtures of the end-to-end tests: one small data set, and one finished run that several tests look at."""
+
+import pathlib
+import subprocess
+import typing
+
+import pytest
+
+from components import synthetic
+from tests.e2e import byol_command
+
+
+class FinishedRun(typing.NamedTuple):
+    """A root after its first run, and what the command said."""
+
+    root: pathlib.Path
+    process: subprocess.CompletedProcess
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory) -> pathlib.Path:
+    """1,200 training and 300 test images of the embedded data set."""
+    folder = tmp_path_factory.mktemp("data") / "small"
+    return synthetic.write(folder, train=byol_command.TRAIN_IMAGES, test=byol_command.TEST_IMAGES)
+
+
+@pytest.fixture(scope="session")
+def first_run(small_data, tmp_path_factory) -> FinishedRun:
+    """A first run in an empty root. Slow (about a minute): everything from records to a pushed encoder."""
+    root = tmp_path_factory.mktemp("root")
+    return FinishedRun(root, byol_command.run(small_data, root))

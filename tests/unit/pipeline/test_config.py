@@ -1,0 +1,46 @@
+"""Presets and settings: each preset builds, and what `--set` changes is what is changed."""
+
+import dataclasses
+import json
+
+import pytest
+
+from pipeline.config import PRESETS, GateConfig, PipelineConfig
+from trainer import settings
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_survives_json(name):
+    preset = PRESETS[name]
+    again = settings.from_dict(PipelineConfig, json.loads(json.dumps(dataclasses.asdict(preset))))
+    assert again == preset
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_presets_training_is_longer_than_its_warm_up(name):
+    images = {"demo": 10_000}.get(name, 50_000)
+    pretraining = PRESETS[name].pretraining
+    assert pretraining.total_steps(images) == images // pretraining.batch_size * pretraining.epochs
+
+
+def test_override_changes_the_named_setting_alone():
+    changed = settings.override(
+        PRESETS["demo"], ["pretraining.view_1.grey=0.5", "probe.learning_rates=(0.1,)"]
+    )
+    assert changed.pretraining.view_1.grey == 0.5
+    assert changed.probe.learning_rates == (0.1,)
+    assert changed.pretraining.view_2 == PRESETS["demo"].pretraining.view_2
+    assert changed.gate == PRESETS["demo"].gate
+
+
+def test_every_listed_name_can_be_set():
+    for name in settings.names(PRESETS["gpu"]):
+        value = PRESETS["gpu"]
+        for part in name.split("."):
+            value = getattr(value, part)
+        assert settings.override(PRESETS["gpu"], [f"{name}={value!r}"]) == PRESETS["gpu"]
+
+
+def test_a_gate_without_test_images_is_refused():
+    with pytest.raises(ValueError, match="minimum_test_images is at least 1; received 0"):
+        GateConfig(minimum_accuracy=0.5, maximum_regression=0.0, minimum_test_images=0)

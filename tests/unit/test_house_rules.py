@@ -1,0 +1,79 @@
+"""Rules of the house that no linter knows: imports go one way, the stages stay apart, the core needs no TensorFlow."""
+
+import ast
+import pathlib
+
+import pytest
+
+PROJECT = pathlib.Path(__file__).resolve().parents[2]
+# What a folder may import from the project; what is not listed here may be imported by none of them.
+ALLOWED = {
+    "components": {"components"},
+    "trainer": {"trainer", "components"},
+    "pipeline": {"pipeline", "trainer", "components"},
+}
+OURS = {"components", "trainer", "pipeline", "kubeflow", "tests", "benchmarks"}
+# The only modules of the trainer that may import TensorFlow or TFX.
+TENSORFLOW_ONLY = {
+    "trainer/byol/run_fn.py",
+    "trainer/devices.py",
+    "trainer/input_pipeline.py",
+    "trainer/probe/image_decoding.py",
+    "trainer/probe/run_fn.py",
+    "trainer/probe/serving.py",
+}
+
+
+def _files(folder: str) -> list[pathlib.Path]:
+    return sorted((PROJECT / folder).rglob("*.py"))
+
+
+def _imports(path: pathlib.Path, inside_functions: bool = True) -> set[str]:
+    tree = ast.parse(path.read_text())
+    nodes = ast.walk(tree) if inside_functions else ast.iter_child_nodes(tree)
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("folder", ALLOWED)
+def test_imports_go_one_way(folder):
+    wrong = {
+        f"{path.relative_to(PROJECT)} imports {name}"
+        for path in _files(folder)
+        for name in _imports(path)
+        if name.split(".")[0] in OURS - ALLOWED[folder]
+    }
+    assert not wrong
+
+
+def test_the_two_stages_do_not_import_each_other():
+    wrong = [
+        path
+        for stage, other in (("byol", "probe"), ("probe", "byol"))
+        for path in _files(f"trainer/{stage}")
+        if any(name.startswith(f"trainer.{other}") for name in _imports(path))
+    ]
+    assert not wrong
+
+
+def test_the_training_core_imports_no_tensorflow():
+    core = [path for path in _files("trainer") if str(path.relative_to(PROJECT)) not in TENSORFLOW_ONLY]
+    assert len(core) > 10
+    wrong = [
+        path
+        for path in core
+        if {name.split(".")[0] for name in _imports(path, inside_functions=False)}
+        & {"tensorflow", "tfx", "tensorflow_transform"}
+    ]
+    assert not wrong
+
+
+def test_row_definitions_and_codecs_import_neither_tensorflow_nor_beam():
+    for name in ("features", "cifar10", "synthetic", "archive", "serving_folder"):
+        roots = {imported.split(".")[0] for imported in _imports(PROJECT / "components" / f"{name}.py")}
+        assert not roots & {"tensorflow", "apache_beam", "tfx", "keras"}, name
