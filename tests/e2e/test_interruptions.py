@@ -64,6 +64,7 @@ def _interrupt_after(data: pathlib.Path, root: pathlib.Path, text: str) -> str:
         text=True,
     )
     said, deadline = "", time.monotonic() + 400
+    assert process.stdout is not None
     for line in process.stdout:
         said += line
         if text in line:
