@@ -78,17 +78,20 @@ class Executor(base_executor.BaseExecutor):
         report = artifact_utils.get_single_instance(output_dict[REPORT_KEY])
         statistics = artifact_utils.get_single_instance(input_dict[STATISTICS_KEY])
         anomalies = artifact_utils.get_single_instance(input_dict[ANOMALIES_KEY])
-        earlier = latest_before(span_of(examples), input_dict.get(EARLIER_EXAMPLES_KEY) or [])
         span = span_of(examples)
+        earlier = newest_before(span, input_dict.get(EARLIER_EXAMPLES_KEY) or [])
         limits = data_checks.Limits(**{key: exec_properties[key] for key in _LIMIT_KEYS})
 
         splits = read_splits(examples)
         findings = anomaly_findings(anomalies, span)
         findings += statistics_findings(statistics, span, splits)
         findings += data_checks.check_span(span, splits, limits)
-        if earlier:
-            earlier_splits = read_splits(earlier)
-            findings += data_checks.check_against(span, splits, span_of(earlier), earlier_splits, limits)
+        for number, artifact in enumerate(earlier):
+            other = read_splits(artifact)
+            if number == 0:
+                findings += data_checks.check_against(span, splits, span_of(artifact), other, limits)
+            else:
+                findings += data_checks.check_shared(span, splits, span_of(artifact), other)
 
         allowed = bool(exec_properties[ALLOW_KEY])
         errors = [finding for finding in findings if finding.severity == data_checks.ERROR]
@@ -106,9 +109,9 @@ class AnomalyGate(base_component.BaseComponent):
         examples: this run's Examples, with the splits "train" and "test".
         statistics: StatisticsGen's output for them; must describe as many rows as there are.
         anomalies: ExampleValidator's output for those.
-        earlier_examples: Examples of other spans, for drift and for duplicates across spans; of the spans
-            before this run's, the latest counts. Without it, or on a first span, a fault that gives every
-            image plausible figures (swapped channels, permuted labels) cannot be seen.
+        earlier_examples: Examples of other spans. The latest before this run's is compared for drift, each before
+            it for duplicates. Without it, or on a first span, a fault that gives every image plausible figures
+            (swapped channels, permuted labels) cannot be seen.
         allow_anomalies: true lets the run go on; findings and the permission are recorded in the output.
         limits: where a finding becomes an error.
 
@@ -182,9 +185,12 @@ def span_of(examples: types.Artifact) -> int:
     return examples.get_int_custom_property(SPAN_PROPERTY_NAME)
 
 
-def latest_before(span: int, artifacts: list[types.Artifact]) -> types.Artifact | None:
-    """Returns the artifact of the latest span before `span`, or None."""
-    return max((x for x in artifacts if span_of(x) < span), key=span_of, default=None)
+def newest_before(span: int, artifacts: list[types.Artifact]) -> list[types.Artifact]:
+    """Returns the newest Examples of each span before `span`, the latest span first."""
+    newest: dict[int, types.Artifact] = {}
+    for artifact in sorted(artifacts, key=lambda x: x.id):
+        newest[span_of(artifact)] = artifact
+    return [newest[number] for number in sorted(newest, reverse=True) if number < span]
 
 
 def read_splits(examples: types.Artifact) -> dict[str, data_checks.Rows]:

@@ -19,6 +19,7 @@ TRAIN_PATTERN = "data_batch*.bin"
 TEST_PATTERN = "test_batch*.bin"
 LABEL_NAMES_FILE = "batches.meta.txt"
 OFFICIAL_FOLDER = "cifar-10-batches-bin"
+SPAN_FOLDER = "span-"
 
 _BLOCK_RECORDS = 4096  # 12.6 MB a read while inspecting
 _OTHER_FORMATS = (
@@ -177,6 +178,24 @@ def inspect_folder(folder: str | os.PathLike[str]) -> RecordFolder:
         train_label_counts=_summed([counts[path] for path in train]),
         test_label_counts=_summed([counts[path] for path in test]),
     )
+
+
+def span_numbers(folder: str | os.PathLike[str]) -> list[int]:
+    """Returns the numbers of the `span-N` folders in `folder`, ascending; empty when it has none.
+
+    Raises:
+        ValueError: for a number with leading zeros: TFX would look for the folder without them.
+    """
+    root = pathlib.Path(folder)
+    names = [path.name for path in root.glob(f"{SPAN_FOLDER}*") if path.is_dir()]
+    numbers = [name.removeprefix(SPAN_FOLDER) for name in names]
+    for number in numbers:
+        if not number.isdecimal() or str(int(number)) != number:
+            raise ValueError(
+                f"{root / (SPAN_FOLDER + number)} is no span. Expected {SPAN_FOLDER}N with a number without leading "
+                "zeros, such as span-7; rename it."
+            )
+    return sorted(map(int, numbers))
 
 
 def _locate(root: pathlib.Path) -> pathlib.Path:

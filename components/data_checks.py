@@ -97,11 +97,20 @@ def check_span(span: int, splits: Mapping[str, Rows], limits: Limits) -> list[Fi
 def check_against(
     span: int, splits: Mapping[str, Rows], earlier_span: int, earlier: Mapping[str, Rows], limits: Limits
 ) -> list[Finding]:
-    """Checks one span against an earlier one: leaks between train and test, repeats, drift."""
+    """Checks one span against the one before: drift, leaks between train and test, repeats."""
     findings = []
     for split, rows in splits.items():
         if split in earlier:
             findings += check_drift(span, split, rows, earlier_span, earlier[split], limits)
+    return findings + check_shared(span, splits, earlier_span, earlier)
+
+
+def check_shared(
+    span: int, splits: Mapping[str, Rows], earlier_span: int, earlier: Mapping[str, Rows]
+) -> list[Finding]:
+    """Finds pictures that an earlier span had: in the other split an error, in the training split a repeat."""
+    findings = []
+    for split, rows in splits.items():
         for earlier_split, earlier_rows in earlier.items():
             shared = count_shared(rows.hashes, earlier_rows.hashes)
             if shared and split != earlier_split:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from pipeline import console
 from pipeline.config import PRESETS, PipelineConfig
-from pipeline.root import Root, RootInUseError
+from pipeline.root import Records, Root, RootInUseError
 from trainer import settings
 
 if TYPE_CHECKING:
@@ -43,7 +43,12 @@ def run(
     root: RootOption,
     data: Annotated[
         pathlib.Path | None,
-        typer.Option(help="Folder with CIFAR-10's binary files; the demo makes its own."),
+        typer.Option(
+            help="Folder with CIFAR-10's binary files, or with span-N folders; the demo makes its own."
+        ),
+    ] = None,
+    span: Annotated[
+        int | None, typer.Option(help="Number of the span to take; the latest if left out.")
     ] = None,
     assignments: Annotated[
         list[str] | None,
@@ -61,8 +66,8 @@ def run(
     _prepare(place)
     try:
         with place.locked():
-            folder = _data(preset, data, place, config)
-            summary = _run(config, preset, folder, place)
+            records = _data(preset, data, span, place, config)
+            summary = _run(config, preset, records, place)
     except RootInUseError as error:
         _stop(str(error))
     except console.NodeFailedError as error:
@@ -181,7 +186,9 @@ def _existing(root: pathlib.Path) -> Root:
     return Root(root.absolute())
 
 
-def _data(preset: str, data: pathlib.Path | None, place: Root, config: PipelineConfig) -> pathlib.Path:
+def _data(
+    preset: str, data: pathlib.Path | None, span: int | None, place: Root, config: PipelineConfig
+) -> Records:
     from components import cifar10
 
     try:
@@ -190,11 +197,24 @@ def _data(preset: str, data: pathlib.Path | None, place: Root, config: PipelineC
                 f"The preset {preset} needs --data, a folder with CIFAR-10's binary files. "
                 "`byol data cifar10 DIR` fetches them."
             )
-        found = cifar10.inspect_folder(data if data is not None else _demo_data(place))
+        folder = data if data is not None else _demo_data(place)
+        span = _span(folder, span)
+        found = cifar10.inspect_folder(folder if span is None else folder / f"{cifar10.SPAN_FOLDER}{span}")
         _check_counts(found, config)
     except (ValueError, OSError) as error:
         _stop(_reason(error))
-    return found.path.absolute()
+    return Records(found.path.absolute(), span)
+
+
+def _span(folder: pathlib.Path, wanted: int | None) -> int | None:
+    """The span to take of a folder of spans; None for a plain folder of record files."""
+    from components import cifar10
+
+    numbers = cifar10.span_numbers(folder)
+    if wanted is not None and wanted not in numbers:
+        known = ", ".join(map(str, numbers)) or "none"
+        raise ValueError(f"{folder} has no {cifar10.SPAN_FOLDER}{wanted}. Spans there: {known}.")
+    return wanted if wanted is not None else max(numbers, default=None)
 
 
 def _demo_data(place: Root) -> pathlib.Path:
@@ -215,14 +235,14 @@ def _check_counts(found: "RecordFolder", config: PipelineConfig) -> None:
     config.pretraining.total_steps(found.train_records)
 
 
-def _run(config: PipelineConfig, preset: str, folder: pathlib.Path, place: Root) -> "Summary":
+def _run(config: PipelineConfig, preset: str, records: Records, place: Root) -> "Summary":
     log_file = place.logs / f"{time.strftime('%Y%m%dT%H%M%S')}.log"
     with console.quiet(log_file) as person:
-        person.print(f"Preset {preset}, data {folder}. Full log: {log_file}", highlight=False)
+        person.print(f"Preset {preset}, data {records.folder}. Full log: {log_file}", highlight=False)
         person.print("Loading TFX ...", highlight=False)
         from pipeline import local_runner
 
-        return local_runner.run(config, preset, folder, place, person)
+        return local_runner.run(config, preset, records, place, person)
 
 
 def _tell(summary: "Summary") -> None:

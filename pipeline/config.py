@@ -29,6 +29,35 @@ class GateConfig:
             raise ValueError(f"gate.minimum_test_images is at least 1; received {self.minimum_test_images}.")
 
 
+ENGINES = ("local", "processes", "portable", "flink", "spark", "dataflow")
+
+
+@dataclasses.dataclass(frozen=True)
+class BeamConfig:
+    """Where Beam runs the data components and the Evaluator; docs/beam.md has the flags of each engine.
+
+    Attributes:
+        engine: "local", one process; "processes", `workers` processes of this machine; "portable", a job server at
+            `endpoint`; "flink" and "spark", a cluster's job server or master at `endpoint`; "dataflow".
+        workers: processes, or parallelism where the engine takes one.
+        endpoint: host:port; only for the engines that have one.
+        flags: further Beam options as they are, separated by spaces; later ones win.
+    """
+
+    engine: str = "local"
+    workers: int = 2
+    endpoint: str = ""
+    flags: str = ""
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ValueError(f"beam.engine is one of {', '.join(ENGINES)}; received {self.engine!r}.")
+        if self.workers < 1:
+            raise ValueError(f"beam.workers is at least 1; received {self.workers}.")
+        if self.engine in ("portable", "flink", "spark") and not self.endpoint:
+            raise ValueError(f"beam.engine={self.engine} needs beam.endpoint=HOST:PORT; received none.")
+
+
 @dataclasses.dataclass(frozen=True)
 class PipelineConfig:
     """One preset: what is trained, how it is probed and what it must reach.
@@ -37,6 +66,8 @@ class PipelineConfig:
         encoder, pretraining, probe, gate: see their classes.
         keep_versions: pushed versions that stay in the serving folder.
         allow_anomalies: lets a run go on whose data the AnomalyGate objects to; recorded with the run.
+        memory_images: the Trainers hold a split of so many images in memory, 3 KB each, and stream a larger one.
+        beam: see its class.
     """
 
     encoder: architecture.EncoderConfig
@@ -45,6 +76,8 @@ class PipelineConfig:
     gate: GateConfig
     keep_versions: int = 5
     allow_anomalies: bool = False
+    memory_images: int = 500_000
+    beam: BeamConfig = BeamConfig()
 
 
 # 24 pixels instead of 32: three fifths of the work, and more accuracy for the same minutes

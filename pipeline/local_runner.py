@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import logging
-import pathlib
 import time
 
 from absl import logging as absl_logging
@@ -14,15 +13,10 @@ from tfx.orchestration.pipeline import Pipeline
 from components import serving_folder
 from pipeline import console as console_lines
 from pipeline import pipeline
+from pipeline.beam import beam_args
 from pipeline.config import PipelineConfig
-from pipeline.root import Root, write_atomically
+from pipeline.root import Records, Root, write_atomically
 from pipeline.run_record import RunRecord
-
-# Beam's own default runner downloads a binary in newer releases; this one is in both lanes.
-LOCAL_BEAM = [
-    "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
-    "--direct_running_mode=in_memory",
-]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +51,13 @@ class Summary:
     components: dict[str, float]
 
 
-def run(config: PipelineConfig, preset: str, data: pathlib.Path, root: Root, console: Console) -> Summary:
+def run(config: PipelineConfig, preset: str, records: Records, root: Root, console: Console) -> Summary:
     """Runs the pipeline once and writes its summary.
 
     Args:
         config: what to train and what it must reach.
         preset: the preset's name, for the record.
-        data: folder of CIFAR-10 record files, checked already.
+        records: the CIFAR-10 record files, checked already.
         root: prepared and locked by the caller.
         console: where progress is printed.
 
@@ -71,8 +65,8 @@ def run(config: PipelineConfig, preset: str, data: pathlib.Path, root: Root, con
         NodeFailedError: when a node fails; what it names is the cause, not the stack.
     """
     started = time.monotonic()
-    record = _follow(_build(config, data, root), root, console)
-    summary = summarize(record, preset, str(data), time.monotonic() - started)
+    record = _follow(_build(config, records, root), root, console)
+    summary = summarize(record, preset, str(records.folder), time.monotonic() - started)
     text = json.dumps(dataclasses.asdict(summary), indent=2) + "\n"
     write_atomically(root.summary(summary.run_id), text)
     write_atomically(root.latest_summary, text)
@@ -101,18 +95,19 @@ def summarize(record: RunRecord, preset: str, data: str, seconds: float) -> Summ
     )
 
 
-def _build(config: PipelineConfig, data: pathlib.Path, root: Root) -> Pipeline:
+def _build(config: PipelineConfig, records: Records, root: Root) -> Pipeline:
     return pipeline.create_pipeline(
         config,
         pipeline.Locations(
-            data=str(data),
+            data=str(records.input_base),
+            span=records.span,
             pipeline_root=str(root.artifacts),
             metadata=str(root.metadata),
             checkpoints=str(root.checkpoints),
             serving=str(root.serving),
             served=tuple(f"{v.number}:{v.digest}" for v in serving_folder.versions(root.serving)),
         ),
-        LOCAL_BEAM,
+        beam_args(config.beam),
     )
 
 

@@ -30,6 +30,8 @@ EVALUATOR = "Evaluator"
 RANDOM_EVALUATOR = "RandomEvaluator"
 PUSHER = "Pusher"
 BLESSED_MODEL = "LatestBlessedModel"
+SPANS_SO_FAR = "SpansSoFar"
+SPAN_PATTERN = "span-{SPAN}"
 
 # The files each stage is made of, besides the values in its own parameters.
 _ROWS = ("components/features.py", "components/cifar10.py")
@@ -57,6 +59,7 @@ class Locations:
         metadata: the MLMD database; None where the orchestrator has its own.
         checkpoints: folder that outlives a killed pretraining.
         serving: folder that TensorFlow Serving watches.
+        span: number of the span to take when `data` holds `span-N` folders; None for a plain folder of files.
         served: what lies in it now; part of the Pusher's cache key, so that a version that was removed or rolled back
             is noticed.
     """
@@ -66,13 +69,14 @@ class Locations:
     metadata: str | None
     checkpoints: str
     serving: str
+    span: int | None = None
     served: tuple[str, ...] = ()
 
 
 def create_pipeline(config: PipelineConfig, locations: Locations, beam_args: list[str]) -> Pipeline:
     """Returns the pipeline; `config` says what is trained, `locations` where, `beam_args` how Beam runs."""
     # Records become Examples: raw pixels, label, content hash and image-quality figures.
-    example_gen = Cifar10ExampleGen(input_base=locations.data)
+    example_gen = _example_gen(locations)
     examples = example_gen.outputs["examples"]
 
     # What came in is described, compared with the reviewed schema, and stopped here when it is wrong.
@@ -82,10 +86,12 @@ def create_pipeline(config: PipelineConfig, locations: Locations, beam_args: lis
     example_validator = tfx.components.ExampleValidator(
         statistics=statistics, schema=schema.outputs["schema"]
     )
+    spans_so_far = _spans_so_far(example_gen, locations)
     anomaly_gate = AnomalyGate(
         examples=examples,
         statistics=statistics,
         anomalies=example_validator.outputs["anomalies"],
+        earlier_examples=spans_so_far.outputs["examples"],
         allow_anomalies=config.allow_anomalies,
     )
 
@@ -108,9 +114,10 @@ def create_pipeline(config: PipelineConfig, locations: Locations, beam_args: lis
             "pretraining": dataclasses.asdict(config.pretraining),
             "encoder": dataclasses.asdict(config.encoder),
             "checkpoints": locations.checkpoints,
+            "memory_images": config.memory_images,
         },
     ).with_id(PRETRAINER)
-    probe = {"probe": dataclasses.asdict(config.probe)}
+    probe = {"probe": dataclasses.asdict(config.probe), "memory_images": config.memory_images}
     linear_probe = _trainer(
         transform,
         "trainer.probe.run_fn.run_fn",
@@ -167,6 +174,7 @@ def create_pipeline(config: PipelineConfig, locations: Locations, beam_args: lis
         statistics_gen,
         schema,
         example_validator,
+        spans_so_far,
         anomaly_gate,
         transform,
         pretrainer,
@@ -190,6 +198,41 @@ def create_pipeline(config: PipelineConfig, locations: Locations, beam_args: lis
         ),
         beam_pipeline_args=beam_args,
     )
+
+
+def _example_gen(locations: Locations) -> Cifar10ExampleGen:
+    """The whole folder, or one numbered span of it."""
+    if locations.span is None:
+        return Cifar10ExampleGen(input_base=locations.data)
+    return Cifar10ExampleGen(
+        input_base=locations.data,
+        span_pattern=SPAN_PATTERN,
+        range_config=tfx.proto.RangeConfig(
+            static_range=tfx.proto.StaticRange(
+                start_span_number=locations.span, end_span_number=locations.span
+            )
+        ),
+    )
+
+
+def _spans_so_far(example_gen: Cifar10ExampleGen, locations: Locations) -> tfx.dsl.Resolver:
+    """Examples of this run's span and of those before it in the store, whatever order they came in.
+
+    It waits for this run's Examples, so it is never empty: TFX skips what depends on an empty resolver, silently.
+    """
+    spans = tfx.dsl.Resolver(
+        strategy_class=tfx.dsl.experimental.SpanRangeStrategy,
+        config={
+            "range_config": tfx.proto.RangeConfig(
+                static_range=tfx.proto.StaticRange(start_span_number=0, end_span_number=locations.span or 0)
+            )
+        },
+        examples=tfx.dsl.Channel(
+            type=tfx.types.standard_artifacts.Examples, producer_component_id=example_gen.id
+        ),
+    ).with_id(SPANS_SO_FAR)
+    spans.add_upstream_node(example_gen)
+    return spans
 
 
 def _trainer(

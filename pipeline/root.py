@@ -1,4 +1,4 @@
-"""The layout of a run's root folder, and the lock that keeps it to one run at a time."""
+"""The record files a run takes, the layout of its root folder, and the lock that keeps it to one run at a time."""
 
 import contextlib
 import dataclasses
@@ -11,6 +11,24 @@ from collections.abc import Iterator
 
 class RootInUseError(RuntimeError):
     """Another process is running in the same root."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """The record files of one run, checked.
+
+    Attributes:
+        folder: where they lie.
+        span: the number in the folder's name, `span-N`; None for a plain folder.
+    """
+
+    folder: pathlib.Path
+    span: int | None = None
+
+    @property
+    def input_base(self) -> pathlib.Path:
+        """What Cifar10ExampleGen is given: the folder, or the one that holds the spans."""
+        return self.folder if self.span is None else self.folder.parent
 
 
 @dataclasses.dataclass(frozen=True)

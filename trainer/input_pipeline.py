@@ -1,7 +1,9 @@
-"""Transformed Examples from disk to arrays: what both Trainers read, by tf.data."""
+"""Transformed Examples from disk to batches of images: what both Trainers read, by tf.data."""
 
 import dataclasses
 import hashlib
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -10,21 +12,30 @@ from components import features
 from components.preprocessing import decode_pixels
 
 PARSE_BATCH = 1024
+# Files read side by side, and rows mixed with each other when a split streams: 3 KB a row.
+OPEN_FILES = 8
+SHUFFLE_ROWS = 20_000
+
+_COLUMNS = {
+    features.LABEL: tf.io.FixedLenFeature([], tf.int64),
+    features.CONTENT_HASH: tf.io.FixedLenFeature([], tf.string),
+    features.CHANNEL_MEAN: tf.io.FixedLenFeature([3], tf.float32),
+    features.CHANNEL_STD: tf.io.FixedLenFeature([3], tf.float32),
+}
+_IMAGE = {features.IMAGE: tf.io.FixedLenFeature([], tf.string)}
 
 
 @dataclasses.dataclass(frozen=True)
-class LabelledImages:
-    """A split held in memory once: 3 KB an image.
+class Rows:
+    """Everything of a split but its pixels.
 
     Attributes:
-        images: [n, 32, 32, 3] uint8.
         labels: [n] int64 in 0..9.
         holdout: [n] bool, the fixed-hash tenth on which hyper-parameters and monitors are measured.
         channel_mean, channel_std: [3] float32, from Transform's full pass over the training pixels in [0, 1].
         digest: hex digest of the images' content hashes; names the data in records.
     """
 
-    images: np.ndarray
     labels: np.ndarray
     holdout: np.ndarray
     channel_mean: np.ndarray
@@ -32,52 +43,147 @@ class LabelledImages:
     digest: str
 
 
-def read_images(file_patterns: list[str]) -> LabelledImages:
-    """Reads a split of transformed Examples, sorted by content hash so that the order never depends on the shards.
+class Split(Protocol):
+    """A training split, held in memory or streamed from its files."""
+
+    @property
+    def rows(self) -> Rows:
+        """Everything but the pixels."""
+
+    def batches(self, size: int) -> Iterator[np.ndarray]:
+        """Yields every image once, in the order of `rows`: [size or less, 32, 32, 3] uint8."""
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Returns the images at `indices`, ascending row numbers: [len(indices), 32, 32, 3] uint8."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImagesInMemory:
+    """A split held in memory once: 3 KB an image. Sorted by content hash, so its order never depends on the shards.
+
+    Attributes:
+        images: [n, 32, 32, 3] uint8.
+        rows: the rest.
+    """
+
+    images: np.ndarray
+    rows: Rows
+
+    def batches(self, size: int) -> Iterator[np.ndarray]:
+        """Yields views of the array."""
+        for start in range(0, len(self.images), size):
+            yield self.images[start : start + size]
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Returns the images at `indices`."""
+        return self.images[indices]
+
+
+@dataclasses.dataclass(frozen=True)
+class ImagesOnDisk:
+    """A split whose images are read again each time: memory does not grow with it.
+
+    Attributes:
+        files: gzipped TFRecord files, sorted; the rows lie in the order in which they are read side by side.
+        rows: everything but the pixels.
+    """
+
+    files: tuple[str, ...]
+    rows: Rows
+
+    def batches(self, size: int) -> Iterator[np.ndarray]:
+        """Reads the files in order."""
+        records = _records(self.files).batch(size).map(_pixels, num_parallel_calls=tf.data.AUTOTUNE)
+        return records.prefetch(2).as_numpy_iterator()
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Reads the files once and keeps what was asked for."""
+        chosen, first, found = np.asarray(indices), 0, []
+        for batch in self.batches(PARSE_BATCH):
+            inside = chosen[(chosen >= first) & (chosen < first + len(batch))] - first
+            found.append(batch[inside])
+            first += len(batch)
+        return np.concatenate(found)
+
+    def shuffled(self, batch_size: int, seed: int, epoch: int, first_step: int) -> tf.data.Dataset:
+        """Whole batches of one epoch in random order, from update `first_step` on: uint8 [batch, 32, 32, 3].
+
+        The files' order is drawn for each epoch; several are read at once and their rows mixed in a buffer. The
+        order depends on `seed` and `epoch` alone, so a training resumed anywhere sees what the uninterrupted one
+        would have seen. Labels are not parsed.
+        """
+        draws = np.random.default_rng((seed, epoch))
+        files = [self.files[i] for i in draws.permutation(len(self.files))]
+        mixed = tf.data.Dataset.from_tensor_slices(files).interleave(
+            lambda file: tf.data.TFRecordDataset(file, compression_type="GZIP"),
+            cycle_length=OPEN_FILES,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        mixed = mixed.shuffle(SHUFFLE_ROWS, seed=int(draws.integers(2**31)), reshuffle_each_iteration=False)
+        whole = mixed.batch(batch_size, drop_remainder=True).skip(first_step)
+        return whole.map(_pixels, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def open_split(file_patterns: list[str], memory_images: int) -> ImagesInMemory | ImagesOnDisk:
+    """Opens a split of transformed Examples; one with more than `memory_images` images streams from its files.
 
     Args:
         file_patterns: of gzipped TFRecord files, as `FnArgs.train_files` has them.
+        memory_images: the largest number of images that is held in memory, 3 KB each.
 
     Raises:
         ValueError: when no file matches or the files hold no Example.
     """
-    files = sorted(name for pattern in file_patterns for name in tf.io.gfile.glob(pattern))
+    files = tuple(sorted(name for pattern in file_patterns for name in tf.io.gfile.glob(pattern)))
     if not files:
         raise ValueError(
             f"No transformed Examples at {file_patterns}; expected gzipped TFRecord files there."
         )
-    records = tf.data.TFRecordDataset(files, compression_type="GZIP", num_parallel_reads=tf.data.AUTOTUNE)
-    parsed = records.batch(PARSE_BATCH).map(_parse, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
-    batches = list(parsed.as_numpy_iterator())
-    if not batches:
+    kept: list[dict[str, np.ndarray]] = []
+    images: list[np.ndarray] = []
+    count = 0
+    for batch in _parsed(files, _COLUMNS | _IMAGE).as_numpy_iterator():
+        count += len(batch[features.LABEL])
+        if count <= memory_images:
+            images.append(batch[features.IMAGE])
+        else:
+            images.clear()
+        kept.append({key: batch[key] for key in _COLUMNS})
+    if not kept:
         raise ValueError(
             f"The transformed Examples at {file_patterns} are empty; expected at least one image."
         )
-    hashes = np.concatenate([batch[features.CONTENT_HASH] for batch in batches])
-    labels = np.concatenate([batch[features.LABEL] for batch in batches])
-    images = np.concatenate([batch[features.IMAGE] for batch in batches])
-    order = np.lexsort((labels, hashes))
-    return LabelledImages(
-        images=images[order],
+    hashes = np.concatenate([batch[features.CONTENT_HASH] for batch in kept])
+    labels = np.concatenate([batch[features.LABEL] for batch in kept])
+    in_memory = count <= memory_images
+    order = np.lexsort((labels, hashes)) if in_memory else np.arange(count)
+    rows = Rows(
         labels=labels[order],
         holdout=features.holdout_mask(hashes[order]),
-        channel_mean=batches[0][features.CHANNEL_MEAN][0],
-        channel_std=batches[0][features.CHANNEL_STD][0],
-        digest=hashlib.sha256(b"".join(hashes[order].tolist())).hexdigest(),
+        channel_mean=kept[0][features.CHANNEL_MEAN][0],
+        channel_std=kept[0][features.CHANNEL_STD][0],
+        digest=hashlib.sha256(b"".join(sorted(hashes.tolist()))).hexdigest(),
     )
+    return ImagesInMemory(np.concatenate(images)[order], rows) if in_memory else ImagesOnDisk(files, rows)
 
 
-def _parse(serialized):
-    """[batch] string -> uint8 images [batch, 32, 32, 3] and the other columns; one decode for the whole batch."""
-    row = tf.io.parse_example(
-        serialized,
-        {
-            features.IMAGE: tf.io.FixedLenFeature([], tf.string),
-            features.LABEL: tf.io.FixedLenFeature([], tf.int64),
-            features.CONTENT_HASH: tf.io.FixedLenFeature([], tf.string),
-            features.CHANNEL_MEAN: tf.io.FixedLenFeature([3], tf.float32),
-            features.CHANNEL_STD: tf.io.FixedLenFeature([3], tf.float32),
-        },
-    )
-    row[features.IMAGE] = decode_pixels(row[features.IMAGE])
-    return row
+def _records(files: tuple[str, ...]) -> tf.data.Dataset:
+    """The serialized Examples of all files, read side by side: a fixed order, since tf.data is deterministic."""
+    return tf.data.TFRecordDataset(list(files), compression_type="GZIP", num_parallel_reads=OPEN_FILES)
+
+
+def _parsed(files: tuple[str, ...], columns: dict[str, Any]) -> tf.data.Dataset:
+    """Batches of parsed rows, in the order of `_records`."""
+
+    def parse(serialized):
+        row = tf.io.parse_example(serialized, columns)
+        row[features.IMAGE] = decode_pixels(row[features.IMAGE])
+        return row
+
+    return _records(files).batch(PARSE_BATCH).map(parse, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+
+
+def _pixels(serialized):
+    """[batch] string -> uint8 images [batch, 32, 32, 3]; one decode for the whole batch, nothing else parsed."""
+    return decode_pixels(tf.io.parse_example(serialized, _IMAGE)[features.IMAGE])

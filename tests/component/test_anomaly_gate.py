@@ -28,6 +28,14 @@ def _write(folder, split, name, content):
     (folder / f"Split-{split}" / name).write_bytes(content)
 
 
+def _write_rows(folder, split, images, labels):
+    path = folder / f"Split-{split}" / "data_tfrecord-00000-of-00001"
+    path.parent.mkdir(parents=True)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for row in example_gen.serialized_examples(images, labels):
+            writer.write(row)
+
+
 @pytest.fixture
 def inputs(tmp_path):
     """The gate's inputs for 60 training and 20 test images without a fault, in span 5."""
@@ -36,11 +44,7 @@ def inputs(tmp_path):
     statistics = _artifact(standard_artifacts.ExampleStatistics, tmp_path / "statistics")
     anomalies = _artifact(standard_artifacts.ExampleAnomalies, tmp_path / "anomalies")
     for split, (images, labels) in zip(("train", "test"), data_plane.demo_images(8, 60, 20), strict=True):
-        path = tmp_path / "examples" / f"Split-{split}" / "data_tfrecord-00000-of-00001"
-        path.parent.mkdir(parents=True)
-        with tf.io.TFRecordWriter(str(path)) as writer:
-            for row in example_gen.serialized_examples(images, labels):
-                writer.write(row)
+        _write_rows(tmp_path / "examples", split, images, labels)
         described = statistics_pb2.DatasetFeatureStatisticsList()
         described.datasets.add(num_examples=len(labels))
         _write(tmp_path / "statistics", split, "FeatureStats.pb", described.SerializeToString())
@@ -122,20 +126,43 @@ def test_limits_are_parameters(inputs, tmp_path):
         _run(inputs, tmp_path, class_ratio=0.5)
 
 
-def test_the_latest_span_before_this_one_is_compared(inputs, tmp_path):
-    def of_span(span):
-        artifact = standard_artifacts.Examples()
-        artifact.set_int_custom_property("span", span)
-        return artifact
+def _of_span(span, uri=""):
+    artifact = _artifact(standard_artifacts.Examples, uri)
+    artifact.set_int_custom_property("span", span)
+    return artifact
 
-    artifacts = [of_span(span) for span in (1, 3, 5, 7)]
-    assert anomaly_gate.latest_before(5, artifacts) is artifacts[1]
-    assert anomaly_gate.latest_before(1, artifacts) is None
-    # The same rows under an earlier number: the images repeat, which is reported, and nothing drifts.
-    before = _artifact(standard_artifacts.Examples, inputs["examples"][0].uri)
-    before.set_int_custom_property("span", 4)
-    _, written = _run({**inputs, "earlier_examples": [*inputs["examples"], before]}, tmp_path)
-    assert [finding["reason"] for finding in written["findings"]] == ["60 images were in span 4 already"]
+
+def test_the_spans_before_this_one_come_latest_first_and_each_once():
+    artifacts = [_of_span(span) for span in (1, 3, 3, 5, 7)]
+    for number, artifact in enumerate(artifacts):
+        artifact.id = 10 - number
+    assert anomaly_gate.newest_before(5, artifacts) == [artifacts[1], artifacts[0]]
+    assert anomaly_gate.newest_before(1, artifacts) == []
+
+
+def test_every_span_before_is_looked_through_for_repeats(inputs, tmp_path):
+    # The same rows under earlier numbers: the images repeat, which is reported, and nothing drifts.
+    uri = inputs["examples"][0].uri
+    earlier = [*inputs["examples"], _of_span(2, uri), _of_span(4, uri)]
+    _, written = _run({**inputs, "earlier_examples": earlier}, tmp_path)
+    assert [finding["reason"] for finding in written["findings"]] == [
+        "60 images were in span 4 already",
+        "60 images were in span 2 already",
+    ]
+
+
+def test_a_test_image_of_any_earlier_span_in_training_stops_the_run(inputs, tmp_path):
+    (train, test) = data_plane.demo_images(8, 60, 20)
+    swapped = tmp_path / "swapped"
+    for split, (images, labels) in (("test", (train[0][:5], train[1][:5])), ("train", test)):
+        _write_rows(swapped, split, images, labels)
+    other = tmp_path / "other"
+    for split, (images, labels) in zip(("train", "test"), data_plane.demo_images(9, 60, 20), strict=True):
+        _write_rows(other, split, images, labels)
+    limits = {"drift": 1.0, "class_drift": 9.0}
+    earlier = [_of_span(1, swapped), _of_span(4, other)]
+    with pytest.raises(DataAnomalyError, match="5 images are in the test split of span 1"):
+        _run({**inputs, "earlier_examples": earlier}, tmp_path, **limits)
 
 
 def test_rows_are_read_as_they_were_written(inputs):

@@ -19,9 +19,10 @@ class FinishedRun(typing.NamedTuple):
 
 @pytest.fixture(scope="session")
 def small_data(tmp_path_factory) -> pathlib.Path:
-    """1,200 training and 300 test images of the embedded data set."""
-    folder = tmp_path_factory.mktemp("data") / "small"
-    return synthetic.write(folder, train=byol_command.TRAIN_IMAGES, test=byol_command.TEST_IMAGES)
+    """A folder of spans with one in it: 1,200 training and 300 test images of the embedded data set."""
+    folder = tmp_path_factory.mktemp("data")
+    synthetic.write(folder / "span-3", train=byol_command.TRAIN_IMAGES, test=byol_command.TEST_IMAGES)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,14 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from components import features
+from components import cifar10, features, synthetic
 from tests.e2e import byol_command
 
 SUMMARY_KEYS = {
@@ -36,7 +37,7 @@ def answers(first_run, small_data, tmp_path_factory):
     subprocess.run(
         [
             *[sys.executable, "-I", str(pathlib.Path(__file__).with_name("clean_process.py"))],
-            *[pushed, str(small_data / "test_batch.bin"), str(reference), str(out)],
+            *[pushed, str(small_data / "span-3" / "test_batch.bin"), str(reference), str(out)],
         ],
         check=True,
         timeout=300,
@@ -59,6 +60,7 @@ def test_the_summary_has_every_key_and_plausible_numbers(first_run):
     assert set(summary) >= SUMMARY_KEYS
     assert summary["blessed"] is True
     assert summary["preset"] == "demo"
+    assert pathlib.Path(summary["data"]).name == "span-3"
     assert pathlib.Path(summary["pushed_path"]).name == str(summary["pushed_version"])
     assert {"Cifar10ExampleGen", "Pretrainer", "LinearProbe", "Evaluator", "Pusher"} <= set(
         summary["components"]
@@ -131,3 +133,25 @@ def test_a_gate_above_the_model_pushes_nothing_and_says_what_was_missed(first_ru
     assert served == sorted(
         path.name for path in (first_run.root / "serving").iterdir() if path.name.isdigit()
     )
+
+
+def test_a_new_span_unlike_the_last_stops_at_the_gate_and_the_old_one_still_runs(
+    first_run, small_data, tmp_path
+):
+    """Slow: a fourth process. What the AnomalyGate compares with comes from the store, through the real pipeline."""
+    served = sorted((first_run.root / "serving").iterdir())
+    before = byol_command.summary(first_run.root)
+    shutil.copytree(small_data / "span-3", tmp_path / "spans" / "span-3")
+    darker = synthetic.write(
+        tmp_path / "spans" / "span-4", train=byol_command.TRAIN_IMAGES, test=byol_command.TEST_IMAGES, seed=4
+    )
+    for path in darker.glob("*.bin"):
+        images, labels = cifar10.read_records(path)
+        path.write_bytes(cifar10.encode_records((images * 0.7).astype(np.uint8), labels))
+    process = byol_command.run(tmp_path / "spans", first_run.root)
+    assert process.returncode == 1, process.stdout + process.stderr
+    assert "AnomalyGate failed: " in process.stderr
+    assert "span 4, split train, feature brightness: mean went from" in process.stderr
+    assert "in span 3 to" in process.stderr
+    assert byol_command.summary(first_run.root) == before
+    assert sorted((first_run.root / "serving").iterdir()) == served

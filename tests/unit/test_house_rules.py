@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 import pytest
 
@@ -77,3 +78,23 @@ def test_row_definitions_and_codecs_import_neither_tensorflow_nor_beam():
     for name in ("features", "cifar10", "synthetic", "archive", "serving_folder"):
         roots = {imported.split(".")[0] for imported in _imports(PROJECT / "components" / f"{name}.py")}
         assert not roots & {"tensorflow", "apache_beam", "tfx", "keras"}, name
+
+
+def test_every_page_that_is_named_exists():
+    named = {
+        (path.relative_to(PROJECT), page)
+        for path in [
+            *PROJECT.glob("*.md"),
+            *PROJECT.glob("docs/**/*.md"),
+            *(file for folder in ALLOWED for file in _files(folder)),
+        ]
+        for page in re.findall(r"docs/[\w/.-]+\.md", path.read_text())
+    }
+    assert len(named) > 10
+    assert not {(path, page) for path, page in named if not (PROJECT / page).is_file()}
+    links = {
+        (path.relative_to(PROJECT), link)
+        for path in [*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md")]
+        for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text())
+    }
+    assert not {(path, link) for path, link in links if not (PROJECT / path.parent / link).exists()}

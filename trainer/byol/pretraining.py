@@ -8,6 +8,7 @@ import logging
 import pathlib
 import time
 from collections.abc import Callable
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -25,9 +26,34 @@ logger = logging.getLogger("byol.pretraining")
 PROGRESS_SECONDS = 20.0
 
 
+class ImageSource(Protocol):
+    """What the Pretrainer sees: images and their normalisation, never a label."""
+
+    @property
+    def channel_mean(self) -> np.ndarray:
+        """[3] float32, of the training pixels in [0, 1]."""
+
+    @property
+    def channel_std(self) -> np.ndarray:
+        """[3] float32, likewise."""
+
+    def __len__(self) -> int:
+        """The number of images."""
+
+    def digest(self) -> str:
+        """Hex digest that tells these images from others."""
+
+    def epoch(self, config: PretrainingConfig, epoch: int, first_step: int) -> dict[str, Any]:
+        """Returns `fit`'s arguments for the whole batches of one epoch, from update `first_step` on.
+
+        The order is a function of `config.seed` and `epoch` alone, so that a training resumed anywhere sees what the
+        uninterrupted one would have seen.
+        """
+
+
 @dataclasses.dataclass(frozen=True)
 class PretrainingImages:
-    """What the Pretrainer sees: images and their normalisation, never a label.
+    """An ImageSource in memory; epoch e comes in the order `np.random.default_rng((seed, e))` gives.
 
     Attributes:
         images: [n, 32, 32, 3] uint8.
@@ -37,6 +63,21 @@ class PretrainingImages:
     images: np.ndarray
     channel_mean: np.ndarray
     channel_std: np.ndarray
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.images)
+
+    def digest(self) -> str:
+        """Of all pixels."""
+        return hashlib.sha256(np.ascontiguousarray(self.images).data).hexdigest()
+
+    def epoch(self, config: PretrainingConfig, epoch: int, first_step: int) -> dict[str, Any]:
+        """Returns the epoch's images in their order, which `fit` cuts into batches."""
+        order = np.random.default_rng((config.seed, epoch)).permutation(len(self.images))
+        last = len(self.images) // config.batch_size * config.batch_size
+        chosen = order[first_step * config.batch_size : last]
+        return {"x": self.images[chosen], "batch_size": config.batch_size, "shuffle": False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +100,9 @@ class PretrainingResult:
         return networks.as_float32(self.model.online_encoder)
 
 
-def build_model(config: PretrainingConfig, encoder: EncoderConfig, data: PretrainingImages) -> BYOL:
+def build_model(config: PretrainingConfig, encoder: EncoderConfig, data: ImageSource) -> BYOL:
     """Returns the BYOL model with its optimizer, compiled for the present backend and device."""
-    steps = config.total_steps(len(data.images))
+    steps = config.total_steps(len(data))
     online = networks.build_encoder(
         encoder, data.channel_mean, data.channel_std, config.seed, precision=config.precision
     )
@@ -83,15 +124,12 @@ def build_model(config: PretrainingConfig, encoder: EncoderConfig, data: Pretrai
 def pretrain(
     config: PretrainingConfig,
     encoder: EncoderConfig,
-    data: PretrainingImages,
+    data: ImageSource,
     monitor: monitors.MonitorImages | None,
     checkpoints: pathlib.Path,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> PretrainingResult:
     """Trains to the end, from the newest good checkpoint if there is one for the same settings and images.
-
-    The images of epoch e come in the order `np.random.default_rng((seed, e))` gives, so that a training resumed
-    anywhere sees what the uninterrupted one would have seen.
 
     Args:
         config, encoder: what to train.
@@ -112,12 +150,12 @@ def pretrain(
     position, history = folder.restore(model)
     if position != Position(0, 0):
         logger.info("Resuming pretraining at epoch %d, step %d.", position.epoch + 1, position.step)
-    epoch_steps = len(data.images) // config.batch_size
+    epoch_steps = len(data) // config.batch_size
     clock = _Clock(config, epoch_steps, position)
     writer = _CheckpointWriter(folder, config.checkpoint_minutes, history, epoch_steps)
     while position.epoch < config.epochs:
         callbacks = [_FiniteLoss(), clock, writer.at(position)]
-        values = _run_epoch(model, config, data.images, position, callbacks)
+        values = _run_epoch(model, config, data, position, callbacks)
         if monitor is not None:
             values |= monitors.measure(model, monitor)
         monitors.check(values)
@@ -140,18 +178,15 @@ def write_history(history: list[dict[str, float]], path: pathlib.Path) -> None:
 
 
 def _run_epoch(
-    model: BYOL, config: PretrainingConfig, images: np.ndarray, position: Position, callbacks: list
+    model: BYOL, config: PretrainingConfig, data: ImageSource, position: Position, callbacks: list
 ) -> dict[str, float]:
     """Trains from `position` to the end of its epoch and returns the epoch's values."""
-    order = np.random.default_rng((config.seed, position.epoch)).permutation(len(images))
-    epoch_steps = len(images) // config.batch_size
-    chosen = order[position.step * config.batch_size : epoch_steps * config.batch_size]
-    started = time.perf_counter()
-    record = model.fit(
-        images[chosen], batch_size=config.batch_size, shuffle=False, verbose=0, callbacks=callbacks
-    )
-    seconds = time.perf_counter() - started
+    epoch_steps = len(data) // config.batch_size
     rest = epoch_steps - position.step
+    batches = data.epoch(config, position.epoch, position.step)
+    started = time.perf_counter()
+    record = model.fit(**batches, verbose=0, callbacks=callbacks)
+    seconds = time.perf_counter() - started
     loss = (position.loss * position.step + record.history["loss"][0] * rest) / epoch_steps
     last_step = int(model.optimizer.iterations) - 1
     rate = schedules.learning_rate_schedule(
@@ -165,12 +200,12 @@ def _run_epoch(
         "loss": float(loss),
         "tau": float(schedules.target_tau(last_step, model.total_steps, config.base_tau)),
         "learning_rate": float(rate(last_step)),
-        "images_per_second": len(chosen) / seconds,
+        "images_per_second": rest * config.batch_size / seconds,
         "seconds": seconds,
     }
 
 
-def _identity(config: PretrainingConfig, encoder: EncoderConfig, data: PretrainingImages) -> str:
+def _identity(config: PretrainingConfig, encoder: EncoderConfig, data: ImageSource) -> str:
     """Digest of everything that decides the weights, by which checkpoints are told apart."""
     settings = dataclasses.asdict(config)
     for name in ("checkpoint_minutes", "monitor_images"):
@@ -178,7 +213,8 @@ def _identity(config: PretrainingConfig, encoder: EncoderConfig, data: Pretraini
     settings["encoder"] = dataclasses.asdict(encoder)
     settings["backend"] = keras.backend.backend()
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for array in (data.images, data.channel_mean, data.channel_std):
+    digest.update(f"{type(data).__name__} {data.digest()}".encode())
+    for array in (data.channel_mean, data.channel_std):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 

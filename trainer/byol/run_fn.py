@@ -1,7 +1,9 @@
 """TFX entry point of the Pretrainer: transformed training Examples in, `encoder.keras` out."""
 
+import dataclasses
 import json
 import pathlib
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,7 +13,7 @@ from trainer import input_pipeline, settings
 from trainer.architecture import EncoderConfig
 from trainer.byol import monitors
 from trainer.byol.config import PretrainingConfig
-from trainer.byol.pretraining import PretrainingImages, pretrain, write_history
+from trainer.byol.pretraining import ImageSource, PretrainingImages, pretrain, write_history
 from trainer.devices import allow_memory_growth
 
 ENCODER_FILE = "encoder.keras"
@@ -20,17 +22,46 @@ HISTORY_FILE = "history.csv"
 BANK_PER_QUERY = 5
 
 
+@dataclasses.dataclass(frozen=True)
+class StreamedImages:
+    """An ImageSource that reads its files in each epoch; the labels in them are never parsed."""
+
+    split: input_pipeline.ImagesOnDisk
+
+    @property
+    def channel_mean(self) -> np.ndarray:
+        """[3] float32, of the training pixels in [0, 1]."""
+        return self.split.rows.channel_mean
+
+    @property
+    def channel_std(self) -> np.ndarray:
+        """[3] float32, likewise."""
+        return self.split.rows.channel_std
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self.split.rows.labels)
+
+    def digest(self) -> str:
+        """Of all content hashes."""
+        return self.split.rows.digest
+
+    def epoch(self, config: PretrainingConfig, epoch: int, first_step: int) -> dict[str, Any]:
+        """Returns the epoch as a tf.data.Dataset."""
+        return {"x": self.split.shuffled(config.batch_size, config.seed, epoch, first_step)}
+
+
 def run_fn(fn_args: tfx.components.FnArgs) -> None:
     """Pretrains on the training split and saves the online encoder with its own batch-norm moments.
 
     `fn_args.custom_config` holds `pretraining` and `encoder` (their dataclasses as dicts) and `checkpoints`, a folder
-    that outlives a killed run.
+    that outlives a killed run, and `memory_images`, as `input_pipeline.open_split` takes it.
     """
     allow_memory_growth()
     config = settings.from_dict(PretrainingConfig, fn_args.custom_config["pretraining"], "pretraining.")
     encoder = settings.from_dict(EncoderConfig, fn_args.custom_config["encoder"], "encoder.")
-    split = input_pipeline.read_images(fn_args.train_files)
-    data = PretrainingImages(split.images, split.channel_mean, split.channel_std)
+    split = input_pipeline.open_split(fn_args.train_files, fn_args.custom_config["memory_images"])
+    data = image_source(split)
     logs = pathlib.Path(fn_args.model_run_dir)
     logs.mkdir(parents=True, exist_ok=True)
     result = pretrain(
@@ -47,22 +78,29 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
     record = {
         "epochs": result.history,
         "backend": keras.backend.backend(),
-        "images": len(split.images),
-        "digest": split.digest,
+        "images": len(data),
+        "digest": split.rows.digest,
     }
     (serving / "pretraining.json").write_text(json.dumps(record, indent=1))
     result.checkpoints.remove()
 
 
-def monitor_images(split: input_pipeline.LabelledImages, queries: int) -> monitors.MonitorImages | None:
+def image_source(split: input_pipeline.ImagesInMemory | input_pipeline.ImagesOnDisk) -> ImageSource:
+    """The images of a split, without its labels."""
+    if isinstance(split, input_pipeline.ImagesOnDisk):
+        return StreamedImages(split)
+    return PretrainingImages(split.images, split.rows.channel_mean, split.rows.channel_std)
+
+
+def monitor_images(split: input_pipeline.Split, queries: int) -> monitors.MonitorImages | None:
     """The first held-out images as queries and five times as many others as their bank; None for `queries` 0."""
-    held = np.flatnonzero(split.holdout)[:queries]
-    bank = np.flatnonzero(~split.holdout)[: BANK_PER_QUERY * queries]
+    held = np.flatnonzero(split.rows.holdout)[:queries]
+    bank = np.flatnonzero(~split.rows.holdout)[: BANK_PER_QUERY * queries]
     if len(held) == 0 or len(bank) == 0:
         return None
     return monitors.MonitorImages(
-        bank=split.images[bank],
-        bank_labels=split.labels[bank],
-        queries=split.images[held],
-        query_labels=split.labels[held],
+        bank=split.take(bank),
+        bank_labels=split.rows.labels[bank],
+        queries=split.take(held),
+        query_labels=split.rows.labels[held],
     )

@@ -110,6 +110,25 @@ def test_a_bad_record_file_is_named(tmp_path, records, name, damage, expected):
     assert name in result.output.replace("\n", "") or damaged is None
 
 
+@pytest.mark.parametrize(
+    ("folders", "arguments", "expected"),
+    [
+        (["span-1", "span-2"], ["--span", "3"], "has no span-3. Spans there: 1, 2."),
+        ([], ["--span", "3"], "has no span-3. Spans there: none."),
+        (["span-07"], [], "Expected span-N with a number without leading zeros"),
+        (["span-x"], [], "rename it"),
+        (["span-1", "span-10"], [], "span-10 has no train file"),
+    ],
+)
+def test_a_span_that_is_not_there_is_named(tmp_path, folders, arguments, expected):
+    (tmp_path / "spans").mkdir()
+    for name in folders:
+        (tmp_path / "spans" / name).mkdir()
+    result = _run(tmp_path, "--data", str(tmp_path / "spans"), *arguments)
+    assert result.exit_code == 2
+    assert expected in _said(result)
+
+
 def test_a_missing_folder_is_named(tmp_path):
     result = _run(tmp_path, "--data", str(tmp_path / "nowhere"))
     assert result.exit_code == 2

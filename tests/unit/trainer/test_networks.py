@@ -88,7 +88,7 @@ def test_a_head_equals_numpy_and_moves_its_moments_by_a_tenth():
 
 def test_l2_normalize_gives_unit_rows_and_keeps_zero():
     x = np.array([[3.0, 4.0], [0.0, 0.0], [1e-3, 0.0]], np.float32)
-    np.testing.assert_allclose(networks.l2_normalize(x), [[0.6, 0.8], [0, 0], [1, 0]], atol=1e-6)
+    np.testing.assert_allclose(networks.l2_normalize(x), np.array([[0.6, 0.8], [0, 0], [1, 0]]), atol=1e-6)
 
 
 def test_embed_is_the_encoder_in_inference_mode_whatever_the_batch(images):

@@ -5,6 +5,8 @@ import dataclasses
 import errno
 import logging
 import os
+import pathlib
+import typing
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from keras import ops
 from tests.unit.trainer import reference
 from tests.unit.trainer.conftest import SETTINGS, TINY
 from trainer.byol import checkpoint, monitors, pretraining
+from trainer.byol.byol import BYOL
 from trainer.byol.checkpoint import CheckpointFolder, Position
 from trainer.byol.config import OptimizerConfig
 from trainer.byol.pretraining import PretrainingImages, pretrain
@@ -74,7 +77,7 @@ def test_a_resumed_training_ends_in_the_same_bits(
         stop_at_save(patch, number, before_writing)
         with pytest.raises(Stop):
             pretrain(ALWAYS, TINY, data, None, tmp_path)
-    starts = []
+    starts: list[tuple[int, int]] = []
     plain = CheckpointFolder.restore
 
     def restore(self, model):
@@ -124,7 +127,7 @@ def test_the_product_is_the_online_encoder_with_its_moments(data, tmp_path, imag
 def test_another_training_starts_anew_beside_the_first(data, tmp_path):
     one = dataclasses.replace(SETTINGS, epochs=1)
     pretrain(one, TINY, data, None, tmp_path)
-    starts = []
+    starts: list[dict[str, float]] = []
     pretrain(dataclasses.replace(one, seed=1), TINY, data, None, tmp_path, on_epoch=starts.append)
     assert [epoch["epoch"] for epoch in starts] == [1]
     assert len(list(tmp_path.iterdir())) == 2
@@ -145,8 +148,11 @@ def test_what_decides_the_weights_decides_the_identity(data):
     changed = dataclasses.replace(data, images=other_images)
     assert pretraining._identity(SETTINGS, TINY, changed) != identity
     assert pretraining._identity(SETTINGS, dataclasses.replace(TINY, stem_stride=1), data) != identity
-    for change in ({"checkpoint_minutes": 9.0}, {"monitor_images": 7}):
-        assert pretraining._identity(dataclasses.replace(SETTINGS, **change), TINY, data) == identity
+    for harmless in (
+        dataclasses.replace(SETTINGS, checkpoint_minutes=9.0),
+        dataclasses.replace(SETTINGS, monitor_images=7),
+    ):
+        assert pretraining._identity(harmless, TINY, data) == identity
 
 
 @pytest.fixture
@@ -231,7 +237,7 @@ def test_a_write_that_fails_leaves_the_checkpoints_before_it(shared_model, folde
     if failing == "write":
         monkeypatch.setattr(os, "fsync", full)
     else:
-        monkeypatch.setattr(checkpoint.pathlib.Path, "replace", full)
+        monkeypatch.setattr(pathlib.Path, "replace", full)
     with pytest.raises(OSError, match="No space left"):
         folder.save(shared_model, Position(3, 0), [])
     assert {path.name: path.read_bytes() for path in folder.folder.iterdir()} == before
@@ -280,7 +286,7 @@ def test_a_collapsed_training_stops_after_its_first_epoch(data, images, tmp_path
 def test_the_monitors_values_are_in_the_history_and_its_csv(data, images, tmp_path):
     labels = np.arange(64) % 10
     watched = monitors.MonitorImages(images[:40], labels[:40], images[40:], labels[40:])
-    seen = []
+    seen: list[dict[str, float]] = []
     result = pretrain(
         dataclasses.replace(SETTINGS, epochs=1), TINY, data, watched, tmp_path, on_epoch=seen.append
     )
@@ -295,20 +301,20 @@ def test_the_monitors_values_are_in_the_history_and_its_csv(data, images, tmp_pa
 
 def test_every_image_of_an_epoch_is_seen_once_in_an_order_of_its_own(data, make_model):
     model = make_model()
-    seen = []
+    seen: list[np.ndarray] = []
 
     class Recorder:
         total_steps = model.total_steps
         optimizer = model.optimizer
 
-        def fit(self, images, batch_size, shuffle, **_):
+        def fit(self, x, batch_size, shuffle, **_):
             assert not shuffle
-            seen.append(images)
+            seen.append(x)
             return type("Record", (), {"history": {"loss": [1.0]}})
 
     for epoch in (0, 1):
-        pretraining._run_epoch(Recorder(), SETTINGS, data.images, Position(epoch, 0), [])
-    pretraining._run_epoch(Recorder(), SETTINGS, data.images, Position(1, 3), [])
+        pretraining._run_epoch(typing.cast(BYOL, Recorder()), SETTINGS, data, Position(epoch, 0), [])
+    pretraining._run_epoch(typing.cast(BYOL, Recorder()), SETTINGS, data, Position(1, 3), [])
     for images in seen[:2]:
         assert sorted(i.tobytes() for i in images) == sorted(i.tobytes() for i in data.images)
     assert not np.array_equal(seen[0], seen[1])

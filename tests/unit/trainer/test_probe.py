@@ -1,5 +1,6 @@
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 
@@ -24,7 +25,8 @@ def dataset():
 
 @pytest.fixture(scope="module")
 def result(dataset):
-    return probe.fit_probe(*dataset, CONFIG)
+    features, labels, holdout = dataset
+    return probe.fit_probe(features, labels, holdout, CONFIG)
 
 
 def test_the_better_rate_on_the_holdout_is_chosen(result):
@@ -80,13 +82,13 @@ def test_the_candidates_see_no_row_of_the_holdout(dataset):
 def test_the_standardisation_is_folded_into_the_weights(dataset, monkeypatch):
     features, labels, _ = dataset
     seen = {}
-    plain = probe.keras.Sequential
+    plain = keras.Sequential
 
     def capture(layers):
         seen["model"] = plain(layers)
         return seen["model"]
 
-    monkeypatch.setattr(probe.keras, "Sequential", capture)
+    monkeypatch.setattr(keras, "Sequential", capture)
     classifier = probe._fit(features, labels, CLASSES, GOOD, CONFIG)
     std = features.std(axis=0)
     standardised = (features - features.mean(axis=0)) / np.where(std > 0, std, 1.0)
