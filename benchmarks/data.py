@@ -2,9 +2,12 @@
 TFRecords.
 
     python -m benchmarks.data                       60,000 images of the embedded kind
-    python -m benchmarks.data --data FOLDER         a folder of CIFAR-10 record files, such as the official
-    one python -m benchmarks.data --images 600000       ten times as many
+    python -m benchmarks.data --data FOLDER         a folder of CIFAR-10 record files, such as the official one
+    python -m benchmarks.data --images 600000       ten times as many
     python -m benchmarks.data --workers 2           in two worker processes
+
+Then the Trainers' input pipeline alone, on what Transform wrote: images/s of reading the split, of epochs from memory,
+and of streamed epochs.
 
 Imports are not counted. Memory is the resident set of this process and its children, sampled twenty times a
 second.
@@ -26,8 +29,12 @@ from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from components import cifar10, example_gen, features, synthetic
 from components.anomaly_gate import AnomalyGate
 from components.statistics import SCHEMA_FILE, statistics_options
+from trainer import input_pipeline
+from trainer.byol.config import PretrainingConfig
+from trainer.byol.run_fn import image_source
 
 _RUNNER = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+_EPOCHS = 3
 _DRAWN = 12_000  # images drawn; more are made from these by changing a pixel, which changes their hash
 
 
@@ -146,6 +153,36 @@ def run(data, root, workers):
         ]
 
 
+def input_rates(root):
+    """Images/s of (opening the split, epochs from memory, streamed epochs) on Transform's output."""
+    (folder,) = pathlib.Path(root, "Transform/transformed_examples").glob("*/Split-train")
+    patterns = [str(folder / "*")]
+    began = time.perf_counter()
+    held = input_pipeline.open_split(patterns, memory_images=2**40)
+    count = len(held.rows.labels)
+    opened = count / (time.perf_counter() - began)
+    rates = []
+    for source in (
+        image_source(held),
+        image_source(input_pipeline.ImagesOnDisk(tuple(sorted(map(str, folder.iterdir()))), held.rows)),
+    ):
+        began, seen = time.perf_counter(), 0
+        for epoch in range(_EPOCHS):
+            arguments = source.epoch(PretrainingConfig(), epoch, 0)
+            batches = keras_batches(arguments)
+            seen += sum(len(batch) for batch in batches)
+        rates.append(seen / (time.perf_counter() - began))
+    return opened, *rates
+
+
+def keras_batches(arguments):
+    """The batches that `fit` makes of what a source gives it."""
+    x, size = arguments["x"], arguments.get("batch_size")
+    if size is None:
+        return x.as_numpy_iterator()
+    return tf.data.Dataset.from_tensor_slices(x).batch(size).prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+
+
 def main():
     """Measures and prints a table."""
     parser = argparse.ArgumentParser(
@@ -177,6 +214,10 @@ def main():
             cpu, peak = sampler.cpu(start, stop), sampler.peak(start, stop)
             print(f"{name:<22}{stop - start:9.1f}{cpu:9.1f}{rate:10.0f}{peak:10.0f}")
         generator = steps[0][2] - steps[0][1]
+        opened, memory, streamed = input_rates(work / "root")
+        print(
+            f"input pipeline, images/s: split read {opened:.0f}, epochs from memory {memory:.0f}, streamed {streamed:.0f}"
+        )
         print(f"plain loop {plain:.1f} s; Cifar10ExampleGen takes {generator / plain:.1f} times that")
 
 

@@ -43,7 +43,9 @@ def main(
     split = PretrainingImages(images, scaled.mean((0, 1, 2)), scaled.std((0, 1, 2)))
     queries = np.flatnonzero(holdout)[: config.pretraining.monitor_images]
     bank = np.flatnonzero(~holdout)[: 5 * len(queries)]
-    monitor = MonitorImages(images[bank], labels[bank], images[queries], labels[queries])
+    monitor = None
+    if len(queries):
+        monitor = MonitorImages(images[bank], labels[bank], images[queries], labels[queries])
     started = time.perf_counter()
     folder = checkpoints or pathlib.Path(tempfile.mkdtemp())
     trained = pretrain(config.pretraining, config.encoder, split, monitor, folder).model.online_encoder

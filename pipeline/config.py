@@ -100,7 +100,7 @@ PRESETS: dict[str, PipelineConfig] = {
             monitor_images=500,
         ),
         probe=ProbeConfig(),
-        gate=GateConfig(minimum_accuracy=0.5, maximum_regression=0.02, minimum_test_images=2000),
+        gate=GateConfig(minimum_accuracy=0.8, maximum_regression=0.02, minimum_test_images=2000),
     ),
     # Real CIFAR-10 on two CPU cores within the hour; docs/results/cifar10-cpu.md has minutes and accuracy.
     "cpu": PipelineConfig(
@@ -115,7 +115,7 @@ PRESETS: dict[str, PipelineConfig] = {
             view_2=_SMALL_VIEW,
         ),
         probe=ProbeConfig(),
-        gate=GateConfig(minimum_accuracy=0.45, maximum_regression=0.01, minimum_test_images=10_000),
+        gate=GateConfig(minimum_accuracy=0.55, maximum_regression=0.01, minimum_test_images=10_000),
     ),
     # Real CIFAR-10, ResNet-18, one GPU. Recipe of solo-learn's cifar/byol.yaml with SGD instead of LARS. Not run yet:
     # its floor is the 82.03% that garder14/byol-tensorflow2 publishes for 100 epochs.
