@@ -1,9 +1,11 @@
 """What TFMA measures and the thresholds that decide."""
 
+import json
+
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
-from components import features
+from components import features, metrics
 from pipeline.config import GateConfig
 
 SIGNATURE = "evaluate"
@@ -11,28 +13,35 @@ PREDICTION = "probabilities"
 ACCURACY = "sparse_categorical_accuracy"
 EXAMPLE_COUNT = "example_count"
 _TOP_K = 5
+_BY_LABEL = tfma.SlicingSpec(feature_keys=[features.LABEL])
 
 
 def gate(config: GateConfig) -> tfma.EvalConfig:
-    """The Evaluator's configuration: the floor, no regression, and every test image counted.
+    """The Evaluator's configuration: floors, no regression, and every test image counted.
 
-    The thresholds hold for the overall slice alone; the slices by label are for reading.
+    The floor of a class is a threshold of its own on the slices by label; all others hold for the overall slice alone.
     """
+    overall = _threshold(
+        [tfma.SlicingSpec()],
+        value_lower_bound=config.minimum_accuracy,
+        change_lower_bound=-config.maximum_regression,
+    )
+    each_class = _threshold([_BY_LABEL], value_lower_bound=config.minimum_class_accuracy)
+    every_row = _threshold([tfma.SlicingSpec()], value_lower_bound=float(config.minimum_test_images))
     return tfma.EvalConfig(
         model_specs=[_model_spec()],
-        slicing_specs=_slices(),
+        slicing_specs=[tfma.SlicingSpec(), _BY_LABEL],
         metrics_specs=[
             tfma.MetricsSpec(
                 metrics=[
-                    _metric(
-                        "SparseCategoricalAccuracy",
-                        value_lower_bound=config.minimum_accuracy,
-                        change_lower_bound=-config.maximum_regression,
+                    tfma.MetricConfig(
+                        class_name="SparseCategoricalAccuracy", per_slice_thresholds=[overall, each_class]
                     ),
-                    _metric("ExampleCount", value_lower_bound=float(config.minimum_test_images)),
+                    tfma.MetricConfig(class_name="ExampleCount", per_slice_thresholds=[every_row]),
                     *_readings(),
                 ]
-            )
+            ),
+            _no_significant_loss(config.confidence),
         ],
     )
 
@@ -41,10 +50,14 @@ def measurement() -> tfma.EvalConfig:
     """The control's configuration: the same metrics without thresholds, so that nothing is ever blessed by it."""
     return tfma.EvalConfig(
         model_specs=[_model_spec()],
-        slicing_specs=_slices(),
+        slicing_specs=[tfma.SlicingSpec(), _BY_LABEL],
         metrics_specs=[
             tfma.MetricsSpec(
-                metrics=[_metric("SparseCategoricalAccuracy"), _metric("ExampleCount"), *_readings()]
+                metrics=[
+                    tfma.MetricConfig(class_name="SparseCategoricalAccuracy"),
+                    tfma.MetricConfig(class_name="ExampleCount"),
+                    *_readings(),
+                ]
             )
         ],
     )
@@ -52,10 +65,6 @@ def measurement() -> tfma.EvalConfig:
 
 def _model_spec() -> tfma.ModelSpec:
     return tfma.ModelSpec(signature_name=SIGNATURE, label_key=features.LABEL, prediction_key=PREDICTION)
-
-
-def _slices() -> list[tfma.SlicingSpec]:
-    return [tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=[features.LABEL])]
 
 
 def _readings() -> list[tfma.MetricConfig]:
@@ -66,21 +75,33 @@ def _readings() -> list[tfma.MetricConfig]:
     ]
 
 
-def _metric(
-    name: str, value_lower_bound: float | None = None, change_lower_bound: float | None = None
-) -> tfma.MetricConfig:
-    """A metric with its thresholds on the overall slice; a change threshold needs a baseline to act."""
+def _no_significant_loss(confidence: float) -> tfma.MetricsSpec:
+    """The paired test: refused when the whole interval of the change lies below 0. Without a baseline it is silent."""
+    threshold = _threshold([tfma.SlicingSpec()], change_lower_bound=0.0)
+    return tfma.MetricsSpec(
+        metrics=[
+            tfma.MetricConfig(
+                class_name=metrics.PairedAccuracyChange.__name__,
+                module=metrics.__name__,
+                config=json.dumps({"confidence": confidence}),
+            )
+        ],
+        per_slice_thresholds={
+            metrics.CHANGE_UPPER: config_pb2.PerSliceMetricThresholds(thresholds=[threshold])
+        },
+    )
+
+
+def _threshold(
+    slices: list[tfma.SlicingSpec],
+    value_lower_bound: float | None = None,
+    change_lower_bound: float | None = None,
+) -> config_pb2.PerSliceMetricThreshold:
+    """Bounds on some slices; one on the change needs a baseline to act."""
     threshold = config_pb2.MetricThreshold()
     if value_lower_bound is not None:
         threshold.value_threshold.lower_bound.value = value_lower_bound
     if change_lower_bound is not None:
         threshold.change_threshold.direction = config_pb2.MetricDirection.HIGHER_IS_BETTER
         threshold.change_threshold.absolute.value = change_lower_bound
-    if not threshold.ByteSize():
-        return tfma.MetricConfig(class_name=name)
-    return tfma.MetricConfig(
-        class_name=name,
-        per_slice_thresholds=[
-            config_pb2.PerSliceMetricThreshold(slicing_specs=[tfma.SlicingSpec()], threshold=threshold)
-        ],
-    )
+    return config_pb2.PerSliceMetricThreshold(slicing_specs=slices, threshold=threshold)

@@ -43,6 +43,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     PRETRAINER: (*_SHARED, "trainer/byol"),
     LINEAR_PROBE: (*_SHARED, "trainer/probe"),
     RANDOM_PROBE: (*_SHARED, "trainer/probe"),
+    EVALUATOR: ("components/metrics.py",),
     "ServingCheck": ("components/serving_check.py", "components/serving_requests.py"),
     PUSHER: ("components/pusher.py", "components/serving_folder.py"),
 }

@@ -10,6 +10,7 @@ import tensorflow_model_analysis as tfma
 from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration import metadata
 
+from components import features, metrics
 from pipeline import eval_config, pipeline
 from trainer.probe.run_fn import RESULT_FILE
 
@@ -93,7 +94,7 @@ class RunRecord:
         """The thresholds that the model did not reach, as TFMA's validation found them."""
         validation = tfma.load_validation_result(self.output(pipeline.EVALUATOR, "ModelEvaluation").uri)
         return [
-            _miss(failure)
+            _miss(failure, per_slice.slice_key)
             for per_slice in validation.metric_validations_per_slice
             for failure in per_slice.failures
         ]
@@ -113,13 +114,30 @@ class RunRecord:
         return name.rsplit(".", 1)[-1]
 
 
-def _miss(failure: Any) -> Miss:
+def _miss(failure: Any, slice_key: Any) -> Miss:
+    """One failure of TFMA's validation; `slice_key` says for which test images."""
     value, threshold = failure.metric_value.double_value.value, failure.metric_threshold
+    where = "".join(f" of {_slice_name(part)}" for part in slice_key.single_slice_keys)
+    name = failure.metric_key.name
+    if name == metrics.CHANGE_UPPER:
+        return Miss(
+            "the change of accuracy against the blessed model on the same images, at the upper end of its interval,",
+            value,
+            threshold.change_threshold.absolute.value,
+            "floor",
+        )
     if failure.metric_key.is_diff:
         return Miss(
-            f"the change of {failure.metric_key.name} against the blessed model",
+            f"the change of {name}{where} against the blessed model",
             value,
             threshold.change_threshold.absolute.value,
             "allowed change",
         )
-    return Miss(failure.metric_key.name, value, threshold.value_threshold.lower_bound.value, "floor")
+    return Miss(name + where, value, threshold.value_threshold.lower_bound.value, "floor")
+
+
+def _slice_name(part: Any) -> str:
+    """A class by its name, any other slice by feature and value."""
+    if part.column == features.LABEL:
+        return features.LABEL_NAMES[part.int64_value]
+    return f"{part.column} {part.bytes_value.decode() or part.int64_value or part.float_value}"

@@ -45,7 +45,7 @@ def _evaluation(nodes, model_folder, test_images):
     imported = tfx.dsl.Importer(
         source_uri=str(model_folder), artifact_type=tfx.types.standard_artifacts.Model
     ).with_id("Model")
-    gate = GateConfig(minimum_accuracy=0.0, maximum_regression=1.0, minimum_test_images=test_images)
+    gate = GateConfig(0.0, 0.0, maximum_regression=1.0, minimum_test_images=test_images)
     return [
         imported,
         tfx.components.Evaluator(

@@ -16,6 +16,7 @@ SMALL = [
     "pretraining.checkpoint_minutes=0",
     "probe.epochs=10",
     "gate.minimum_accuracy=0.15",
+    "gate.minimum_class_accuracy=0.0",
     f"gate.minimum_test_images={TEST_IMAGES}",
 ]
 

@@ -43,4 +43,12 @@ def test_every_listed_name_can_be_set():
 
 def test_a_gate_without_test_images_is_refused():
     with pytest.raises(ValueError, match="minimum_test_images is at least 1; received 0"):
-        GateConfig(minimum_accuracy=0.5, maximum_regression=0.0, minimum_test_images=0)
+        GateConfig(0.5, 0.5, maximum_regression=0.0, minimum_test_images=0)
+
+
+@pytest.mark.parametrize("confidence", [0.4, 1.0])
+def test_a_confidence_that_is_none_is_refused(confidence):
+    with pytest.raises(
+        ValueError, match=rf"gate.confidence is at least 0.5 and below 1; received {confidence}"
+    ):
+        GateConfig(0.5, 0.5, 0.0, 10, confidence=confidence)
