@@ -216,7 +216,8 @@ def main():
         generator = steps[0][2] - steps[0][1]
         opened, memory, streamed = input_rates(work / "root")
         print(
-            f"input pipeline, images/s: split read {opened:.0f}, epochs from memory {memory:.0f}, streamed {streamed:.0f}"
+            f"input pipeline, images/s: split read {opened:.0f}, epochs from memory {memory:.0f}, "
+            f"streamed {streamed:.0f}"
         )
         print(f"plain loop {plain:.1f} s; Cifar10ExampleGen takes {generator / plain:.1f} times that")
 

@@ -119,17 +119,32 @@ def test_a_second_run_uses_the_cache_and_pushes_nothing_new(first_run, small_dat
     assert after["run_id"] != before["run_id"]
 
 
-def test_a_gate_above_the_model_pushes_nothing_and_says_what_was_missed(first_run, small_data):
-    """Slow: a third process. The gate's other half: exit status 3, and the served version stays."""
+def test_a_worse_model_is_not_pushed_and_every_miss_is_said(first_run, small_data):
+    """Slow: a third process. The gate's other half: exit status 3, and the served version stays.
+
+    The probe of this run learns next to nothing, so it misses the floor and loses against the blessed model, both by
+    the number and by the paired test on the same images.
+    """
     served = sorted(path.name for path in (first_run.root / "serving").iterdir() if path.name.isdigit())
-    process = byol_command.run(small_data, first_run.root, "gate.minimum_accuracy=0.99")
+    before = byol_command.summary(first_run.root)["linear_accuracy"]
+    process = byol_command.run(
+        small_data, first_run.root, "gate.minimum_accuracy=0.99", "probe.learning_rates=[1e-9]"
+    )
     summary = byol_command.summary(first_run.root)
     assert process.returncode == 3, process.stdout + process.stderr
     assert summary["blessed"] is False
     assert summary["pushed_version"] is None
-    missing = 0.99 - summary["linear_accuracy"]
-    assert "sparse_categorical_accuracy is" in process.stderr
-    assert f"below its floor of 0.9900 by {missing:.4f}" in process.stderr
+    accuracy = summary["linear_accuracy"]
+    assert accuracy < before - 0.1
+    said = process.stderr
+    assert (
+        f"sparse_categorical_accuracy is {accuracy:.4f}, below its floor of 0.9900 by {0.99 - accuracy:.4f}"
+        in said
+    )
+    assert (
+        f"against the blessed model is {accuracy - before:.4f}, below its allowed change of -0.0200" in said
+    )
+    assert "the change of accuracy against the blessed model on the same images, at the upper end" in said
     assert served == sorted(
         path.name for path in (first_run.root / "serving").iterdir() if path.name.isdigit()
     )
