@@ -100,13 +100,15 @@ class PretrainingResult:
         return networks.as_float32(self.model.online_encoder)
 
 
-def build_model(config: PretrainingConfig, encoder: EncoderConfig, data: ImageSource) -> BYOL:
+def build_model(
+    config: PretrainingConfig, encoder: EncoderConfig, data: ImageSource, kind: type[BYOL] = BYOL
+) -> BYOL:
     """Returns the BYOL model with its optimizer, compiled for the present backend and device."""
     steps = config.total_steps(len(data))
     online = networks.build_encoder(
         encoder, data.channel_mean, data.channel_std, config.seed, precision=config.precision
     )
-    model = BYOL(
+    model = kind(
         encoder=online,
         head=config.head,
         views=(config.view_1, config.view_2),
@@ -116,7 +118,9 @@ def build_model(config: PretrainingConfig, encoder: EncoderConfig, data: ImageSo
         precision=config.precision,
     )
     model.compile(
-        optimizer=build_optimizer(config, model, steps), jit_compile=representations.compiles_with_xla()
+        optimizer=build_optimizer(config, model, steps),
+        jit_compile=representations.compiles_with_xla(),
+        steps_per_execution=config.steps_per_execution,
     )
     return model
 
