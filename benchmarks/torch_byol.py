@@ -103,15 +103,16 @@ class BYOL(nn.Module):
         out, hidden = network["output_dim"], network["hidden_dim"]
         self.encoder, self.projector = Encoder(**encoder), head(network["widths"][-1], hidden, out)
         self.predictor = head(out, hidden, out)
-        self.target_encoder, self.target_projector = copy.deepcopy(self.encoder), copy.deepcopy(self.projector)
+        self.target_encoder, self.target_projector = (
+            copy.deepcopy(self.encoder),
+            copy.deepcopy(self.projector),
+        )
         for parameter in self.target_parameters():
             parameter.requires_grad_(False)
 
     def online_parameters(self):
         """What the optimizer trains."""
-        return [
-            p for part in (self.encoder, self.projector, self.predictor) for p in part.parameters()
-        ]
+        return [p for part in (self.encoder, self.projector, self.predictor) for p in part.parameters()]
 
     def target_parameters(self):
         """What follows the encoder's and projector's parameters, in the same order."""
@@ -187,9 +188,7 @@ class Timed:
 
     def step(self):
         """One update."""
-        precision = (
-            torch.autocast(self.device.type, torch.bfloat16) if self.low else contextlib.nullcontext()
-        )
+        precision = torch.autocast(self.device.type, torch.bfloat16) if self.low else contextlib.nullcontext()
         with precision:
             loss = self.loss(*self.views)
         self.optimizer.zero_grad(set_to_none=True)

@@ -36,7 +36,12 @@ from trainer.byol.byol import BYOL
 from trainer.byol.config import HeadConfig, PretrainingConfig
 from trainer.byol.pretraining import PretrainingImages
 
-STEP, PLAIN, VIEWS, OTHER = "our step", "our step without augmentation", "our augmentation alone", "our step, "
+STEP, PLAIN, VIEWS, OTHER = (
+    "our step",
+    "our step without augmentation",
+    "our augmentation alone",
+    "our step, ",
+)
 _MEAN, _STD = [0.4914, 0.4822, 0.4465], [0.247, 0.2435, 0.2616]
 _IMAGE_SIDE = 32
 
@@ -177,9 +182,7 @@ def our_contenders(config: PipelineConfig, steps: int) -> dict[str, Callable[[],
     """What is timed of ours: a function that runs `steps` steps and returns their seconds, for each name."""
     pretrain = config.pretraining
     rng = np.random.default_rng(0)
-    images = rng.integers(
-        0, 256, (steps * pretrain.batch_size, _IMAGE_SIDE, _IMAGE_SIDE, 3), dtype=np.uint8
-    )
+    images = rng.integers(0, 256, (steps * pretrain.batch_size, _IMAGE_SIDE, _IMAGE_SIDE, 3), dtype=np.uint8)
     data = PretrainingImages(images, np.asarray(_MEAN, np.float32), np.asarray(_STD, np.float32))
     # The schedules' horizon does not matter here; a warm-up longer than these few steps would be refused.
     few = dataclasses.replace(
@@ -269,9 +272,7 @@ def measure(config: PipelineConfig, steps: int, rounds: int, python: str) -> dic
             worker.close()
     limit = matrix_rate(pretrain.precision, rounds)
     rates = {name: [steps * pretrain.batch_size / each[name] for each in seconds] for name in contenders}
-    ratios = {
-        name: statistics.median(each[name] / each[PLAIN] for each in seconds) for name in contenders
-    }
+    ratios = {name: statistics.median(each[name] / each[PLAIN] for each in seconds) for name in contenders}
     where = f"{device()}, {os.cpu_count()} cores, {keras.backend.backend()}, Keras {keras.__version__}"
     print(f"{where}; batch {pretrain.batch_size}, {pretrain.view_1.size} pixels, {pretrain.precision}")
     print(f"{flops / 1e9:.3f} GFLOP an image; matrix product {limit / 1e9:.1f} GFLOP/s")

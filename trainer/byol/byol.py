@@ -53,7 +53,9 @@ class BYOL(keras.Model):
 
     def call(self, images, training: bool = False):
         """Draws the two views and returns the predictions and the target projections of each."""
-        view_1, view_2 = (augmentations.make_view(images, self._draw(images), config) for config in self.views)
+        view_1, view_2 = (
+            augmentations.make_view(images, self._draw(images), config) for config in self.views
+        )
         return self.predict_views(view_1, view_2, training=training)
 
     def _draw(self, images):
