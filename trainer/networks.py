@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from trainer import parallel
 from trainer.architecture import EncoderConfig
 
 # The reference's batch norm (DeepMind byol/configs, solo-learn): Keras' defaults are 0.99 and 1e-3.
@@ -68,10 +69,13 @@ def build_head(
 
 
 def as_float32(network: keras.Model) -> keras.Model:
-    """The same network and weights with every product in float32: what is probed, evaluated and served."""
+    """The same network and weights with every product in float32, on one device: what is probed and served."""
 
     def in_float32(layer: keras.layers.Layer) -> keras.layers.Layer:
-        return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
+        config = layer.get_config() | {"dtype": "float32"}
+        if "synchronized" in config:
+            config["synchronized"] = False
+        return type(layer).from_config(config)
 
     copy = keras.models.clone_model(network, clone_function=in_float32)
     copy.set_weights(network.get_weights())
@@ -112,9 +116,16 @@ class _Layers:
         )
 
     def batch_norm(self, name: str) -> keras.layers.Layer:
-        """Over all axes but the channels, with the reference's momentum and epsilon; float32 inside."""
+        """Over all axes but the channels, with the reference's momentum and epsilon; float32 inside.
+
+        Where a batch is divided among replicas, its statistics are those of the whole.
+        """
         return keras.layers.BatchNormalization(
-            momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, name=name, dtype=self.precision
+            momentum=BATCH_NORM_MOMENTUM,
+            epsilon=BATCH_NORM_EPSILON,
+            name=name,
+            dtype=self.precision,
+            synchronized=parallel.replicas() > 1,
         )
 
     def relu(self, name: str) -> keras.layers.Layer:

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from trainer import networks
+from trainer import networks, parallel
 from trainer.byol import augmentations, losses, schedules
 from trainer.byol.config import HeadConfig, ViewConfig
 
@@ -53,12 +53,16 @@ class BYOL(keras.Model):
 
     def call(self, images, training: bool = False):
         """Draws the two views and returns the predictions and the target projections of each."""
-        batch = ops.shape(images)[0]
         view_1, view_2 = (
-            augmentations.make_view(images, augmentations.draw(batch, self.seed_generator), config)
-            for config in self.views
+            augmentations.make_view(images, self._draw(images), config) for config in self.views
         )
         return self.predict_views(view_1, view_2, training=training)
+
+    def _draw(self, images):
+        """The random numbers of one view, [batch, DRAWS]; replicas draw alike and keep each its own rows."""
+        batch, parts = ops.shape(images)[0], parallel.replicas()
+        draws = augmentations.draw(batch * parts, self.seed_generator)
+        return draws if parts == 1 else parallel.own_rows(draws, batch)
 
     def predict_views(self, view_1, view_2, training: bool = False) -> dict:
         """Both networks on both views; batch norm sees one view at a time.
@@ -85,8 +89,10 @@ class BYOL(keras.Model):
         return ops.stop_gradient(self.target_projector(representation, training=training))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Mean of the symmetrised loss over the batch, a float32 scalar in [0, 8]."""
-        return ops.mean(losses.byol_loss(**y_pred))
+        """Mean of the symmetrised loss over the batch, a float32 scalar in [0, 8]; a replica's is its share of it."""
+        loss = ops.mean(losses.byol_loss(**y_pred))
+        parts = parallel.replicas()
+        return loss if parts == 1 else loss / parts
 
     def update_target(self) -> None:
         """target = tau * target + (1 - tau) * online, on weights alone; the target's moments are its own."""

@@ -13,7 +13,6 @@ import keras
 import numpy as np
 
 logger = logging.getLogger("byol.checkpoint")
-KEPT = 2
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 
@@ -40,14 +39,16 @@ class CheckpointFolder:
     Args:
         folder: made when the first checkpoint is written.
         identity: digest of what is trained on what; a checkpoint of another identity is never restored.
+        kept: how many of the newest stay.
     """
 
-    def __init__(self, folder: pathlib.Path, identity: str) -> None:
+    def __init__(self, folder: pathlib.Path, identity: str, kept: int = 2) -> None:
         self.folder = folder
         self.identity = identity
+        self.kept = kept
 
     def save(self, model: keras.Model, position: Position, history: list[dict]) -> pathlib.Path:
-        """Writes every variable of model and optimizer, position and history; keeps the newest two."""
+        """Writes every variable of model and optimizer, position and history; keeps the newest ones."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"checkpoint-{position.epoch:06d}-{position.step:08d}.npz"
         temporary = path.with_suffix(".partial")
@@ -65,7 +66,7 @@ class CheckpointFolder:
             temporary.replace(path)
         finally:  # a full disk gets its room back
             temporary.unlink(missing_ok=True)
-        for old in self.paths()[:-KEPT]:
+        for old in self.paths()[: -self.kept]:
             old.unlink()
         return path
 

@@ -114,9 +114,14 @@ class PretrainingConfig:
         seed: of initial weights, order of the images and augmentations.
         head, optimizer, view_1, view_2: see their classes.
         checkpoint_minutes: time between checkpoints; 0 writes one after every epoch.
+        checkpoints_kept: the newest so many stay; two or more, or a damaged one has none before it to fall back to.
         monitor_images: held-out training images used by the monitors after each epoch; 0 turns them off.
         precision: of the networks' products: "float32", or "mixed_bfloat16" with variables, batch-norm statistics,
             loss, optimizer and EMA in float32.
+        steps_per_execution: updates in one call of the compiled step; changes no result. Progress, checkpoints and
+            the watch for NaN come once a call.
+        devices: that each batch is divided among, by the backend's own data parallelism; 0 takes every accelerator.
+            Batch norm, loss and augmentations are those of the whole batch.
     """
 
     epochs: int = 1
@@ -128,8 +133,11 @@ class PretrainingConfig:
     view_1: ViewConfig = ViewConfig()
     view_2: ViewConfig = ViewConfig()
     checkpoint_minutes: float = 5.0
+    checkpoints_kept: int = 2
     monitor_images: int = 2000
     precision: str = "float32"
+    steps_per_execution: int = 1
+    devices: int = 1
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2:
@@ -145,6 +153,11 @@ class PretrainingConfig:
             raise ValueError(
                 f"Minutes and image counts are at least 0; received checkpoint_minutes={self.checkpoint_minutes}, "
                 f"monitor_images={self.monitor_images}."
+            )
+        if self.checkpoints_kept < 1 or self.steps_per_execution < 1 or self.devices < 0:
+            raise ValueError(
+                f"checkpoints_kept and steps_per_execution are at least 1, devices at least 0; received "
+                f"{self.checkpoints_kept}, {self.steps_per_execution} and {self.devices}."
             )
 
     def total_steps(self, images: int) -> int:

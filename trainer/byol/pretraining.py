@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
-from trainer import networks, representations
+from trainer import networks, parallel, representations
 from trainer.architecture import EncoderConfig
 from trainer.byol import monitors, schedules
 from trainer.byol.byol import BYOL
@@ -100,13 +100,15 @@ class PretrainingResult:
         return networks.as_float32(self.model.online_encoder)
 
 
-def build_model(config: PretrainingConfig, encoder: EncoderConfig, data: ImageSource) -> BYOL:
+def build_model(
+    config: PretrainingConfig, encoder: EncoderConfig, data: ImageSource, kind: type[BYOL] = BYOL
+) -> BYOL:
     """Returns the BYOL model with its optimizer, compiled for the present backend and device."""
     steps = config.total_steps(len(data))
     online = networks.build_encoder(
         encoder, data.channel_mean, data.channel_std, config.seed, precision=config.precision
     )
-    model = BYOL(
+    model = kind(
         encoder=online,
         head=config.head,
         views=(config.view_1, config.view_2),
@@ -116,7 +118,9 @@ def build_model(config: PretrainingConfig, encoder: EncoderConfig, data: ImageSo
         precision=config.precision,
     )
     model.compile(
-        optimizer=build_optimizer(config, model, steps), jit_compile=representations.compiles_with_xla()
+        optimizer=build_optimizer(config, model, steps),
+        jit_compile=representations.compiles_with_xla(),
+        steps_per_execution=config.steps_per_execution,
     )
     return model
 
@@ -136,7 +140,7 @@ def pretrain(
         data: the images.
         monitor: held-out images for the monitors; None turns them off.
         checkpoints: folder of this root's checkpoints; each training has its own inside, named by its identity.
-        on_epoch: called with each finished epoch's values.
+        on_epoch: called with each finished epoch's values; a resumed training first repeats those before it.
 
     Returns:
         The model, its history and the checkpoints, which the caller removes once the result is stored.
@@ -144,10 +148,27 @@ def pretrain(
     Raises:
         monitors.CollapseError: as soon as a step's loss is NaN or an epoch shows collapse.
     """
-    model = build_model(config, encoder, data)
     identity = _identity(config, encoder, data)
-    folder = CheckpointFolder(checkpoints / identity[:16], identity)
+    folder = CheckpointFolder(checkpoints / identity[:16], identity, config.checkpoints_kept)
+    with parallel.divided(config.devices) as scope:
+        with scope:
+            model = build_model(config, encoder, data)
+        history = _train(model, config, data, monitor, folder, on_epoch or _nothing)
+    return PretrainingResult(model, history, folder)
+
+
+def _train(
+    model: BYOL,
+    config: PretrainingConfig,
+    data: ImageSource,
+    monitor: monitors.MonitorImages | None,
+    folder: CheckpointFolder,
+    on_epoch: Callable[[dict[str, float]], None],
+) -> list[dict[str, float]]:
+    """Trains from the newest checkpoint to the end and returns every epoch's values."""
     position, history = folder.restore(model)
+    for values in history:
+        on_epoch(values)
     if position != Position(0, 0):
         logger.info("Resuming pretraining at epoch %d, step %d.", position.epoch + 1, position.step)
     epoch_steps = len(data) // config.batch_size
@@ -160,13 +181,16 @@ def pretrain(
             values |= monitors.measure(model, monitor)
         monitors.check(values)
         history.append(values)
-        if on_epoch is not None:
-            on_epoch(values)
+        on_epoch(values)
         logger.info("%s", clock.describe(values))
         position = Position(position.epoch + 1, 0)
         if writer.due() or position.epoch == config.epochs:
             folder.save(model, position, history)
-    return PretrainingResult(model, history, folder)
+    return history
+
+
+def _nothing(values: dict[str, float]) -> None:
+    """What is done with an epoch's values when nobody asked for them."""
 
 
 def write_history(history: list[dict[str, float]], path: pathlib.Path) -> None:
@@ -188,7 +212,7 @@ def _run_epoch(
     record = model.fit(**batches, verbose=0, callbacks=callbacks)
     seconds = time.perf_counter() - started
     loss = (position.loss * position.step + record.history["loss"][0] * rest) / epoch_steps
-    last_step = int(model.optimizer.iterations) - 1
+    last_step = int(keras.ops.convert_to_numpy(model.optimizer.iterations)) - 1
     rate = schedules.learning_rate_schedule(
         config.optimizer.base_learning_rate,
         config.batch_size,
@@ -208,7 +232,7 @@ def _run_epoch(
 def _identity(config: PretrainingConfig, encoder: EncoderConfig, data: ImageSource) -> str:
     """Digest of everything that decides the weights, by which checkpoints are told apart."""
     settings = dataclasses.asdict(config)
-    for name in ("checkpoint_minutes", "monitor_images"):
+    for name in ("checkpoint_minutes", "checkpoints_kept", "monitor_images", "steps_per_execution"):
         del settings[name]
     settings["encoder"] = dataclasses.asdict(encoder)
     settings["backend"] = keras.backend.backend()
@@ -233,11 +257,15 @@ class _Clock(keras.callbacks.Callback):
         super().__init__()
         self.batch_size, self.epochs, self.epoch_steps = config.batch_size, config.epochs, epoch_steps
         self.first = position.epoch * epoch_steps + position.step
-        self.done = self.first
+        self.done = self.before = self.first
         self.started = self.told = time.perf_counter()
 
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self.before = self.done
+
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self.done += 1
+        # `batch` is the last of those in this call, beyond the epoch's end where the call was cut short.
+        self.done = min(self.before + batch + 1, (self.before // self.epoch_steps + 1) * self.epoch_steps)
         now = time.perf_counter()
         if now - self.told < PROGRESS_SECONDS or self.done % self.epoch_steps == 0:
             return

@@ -94,6 +94,38 @@ def test_a_resumed_training_ends_in_the_same_bits(
         assert resumed == whole  # the schedules' values among them
 
 
+def test_several_steps_a_call_end_in_the_same_bits_and_resume_between_calls(
+    data, tmp_path, monkeypatch, uninterrupted
+):
+    """4 steps in calls of 3: the second call of each epoch is cut short."""
+    calls = dataclasses.replace(ALWAYS, steps_per_execution=3)
+    with monkeypatch.context() as patch:
+        stop_at_save(patch, 3)  # in each epoch after step 3 and at its end
+        with pytest.raises(Stop):
+            pretrain(calls, TINY, data, None, tmp_path)
+    (folder,) = tmp_path.iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "checkpoint-000001-00000000.npz",
+        "checkpoint-000001-00000003.npz",
+    ]
+    seen = []
+    result = pretrain(calls, TINY, data, None, tmp_path, on_epoch=seen.append)
+    assert_same_state(state(result.model), uninterrupted[0])
+    assert seen == result.history  # the epoch before the stop is told again
+    for one, other in zip(untimed(result.history), untimed(uninterrupted[1]), strict=True):
+        assert one.pop("loss") == pytest.approx(other.pop("loss"), rel=1e-6)
+        assert one == other
+
+
+def test_the_progress_counts_steps_not_calls():
+    clock = pretraining._Clock(SETTINGS, 4, Position(1, 1))
+    clock.on_train_begin()
+    clock.on_train_batch_end(1, {})
+    assert clock.done == 4 + 1 + 2
+    clock.on_train_batch_end(5, {})  # the epoch has 3 steps left, the call says up to 6
+    assert clock.done == 8
+
+
 def test_the_history_has_the_schedules_of_each_epochs_last_step(uninterrupted):
     _, history = uninterrupted
     assert [epoch["epoch"] for epoch in history] == [1, 2]
@@ -151,6 +183,8 @@ def test_what_decides_the_weights_decides_the_identity(data):
     for harmless in (
         dataclasses.replace(SETTINGS, checkpoint_minutes=9.0),
         dataclasses.replace(SETTINGS, monitor_images=7),
+        dataclasses.replace(SETTINGS, checkpoints_kept=5),
+        dataclasses.replace(SETTINGS, steps_per_execution=4),
     ):
         assert pretraining._identity(harmless, TINY, data) == identity
 
@@ -173,6 +207,13 @@ def test_the_newest_checkpoint_is_restored_and_two_are_kept(shared_model, folder
     ]
     folder.remove()
     assert folder.restore(shared_model) == (Position(0, 0), [])
+
+
+def test_as_many_checkpoints_are_kept_as_are_asked_for(shared_model, tmp_path):
+    folder = CheckpointFolder(tmp_path / "run", "identity", kept=3)
+    for epoch in range(5):
+        folder.save(shared_model, Position(epoch, 0), [])
+    assert [path.name[11:17] for path in folder.paths()] == ["000002", "000003", "000004"]
 
 
 def damage(content, kind):

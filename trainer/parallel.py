@@ -1,0 +1,73 @@
+"""One training on several devices by the backend's own data parallelism: `keras.distribution` on JAX, `tf.distribute`
+on TensorFlow. The result is that of one device on the same batch (docs/decisions/0031-data-parallelism.md).
+
+On JAX the compiled step is written for the whole batch, so nothing in it knows of devices. On TensorFlow each replica
+runs the step on its part, and what concerns the whole batch asks `replicas`.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import keras
+
+
+@contextlib.contextmanager
+def divided(devices: int) -> Iterator[contextlib.AbstractContextManager]:
+    """Trainings inside divide each batch among `devices` devices; 0 takes every one of the best kind.
+
+    What it yields is the scope in which their model is built, and not trained: networks applied in it would be applied
+    once a replica. With one device both do nothing.
+
+    Raises:
+        ValueError: when there are fewer devices.
+    """
+    names = _devices()
+    if devices > len(names):
+        raise ValueError(
+            f"pretraining.devices={devices} asks for more devices than there are: {', '.join(names)}. "
+            "Lower it, or give 0 for all."
+        )
+    names = names[: devices or len(names)]
+    if len(names) == 1:
+        yield contextlib.nullcontext()
+    elif keras.backend.backend() == "jax":
+        yield from _by_keras(names)
+    else:
+        import tensorflow as tf
+
+        yield tf.distribute.MirroredStrategy(names).scope()
+
+
+def _by_keras(names: list[str]) -> Iterator[contextlib.AbstractContextManager]:
+    before = keras.distribution.distribution()
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=names))
+    try:
+        yield contextlib.nullcontext()
+    finally:
+        keras.distribution.set_distribution(before)
+
+
+def replicas() -> int:
+    """In how many parts TensorFlow runs the step; 1 on JAX, and wherever nothing is divided."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def own_rows(rows, batch):
+    """This replica's part, [batch, ...], of what was made for the whole batch: [replicas * batch, ...]."""
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    return rows[context.replica_id_in_sync_group * batch :][:batch]
+
+
+def _devices() -> list[str]:
+    """The names of this machine's devices of the best kind, as the backend wants them."""
+    if keras.backend.backend() == "jax":
+        return list(keras.distribution.list_devices())
+    import tensorflow as tf
+
+    return [d.name for d in tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")]
