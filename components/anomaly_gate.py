@@ -41,11 +41,11 @@ REPORT_FILE = "findings.json"
 
 _LIMIT_KEYS = ("class_ratio", "duplicate_share", "drift", "class_drift")
 _READ_BATCH = 1024
-_SHOWN = 20  # findings in an error message; the rest are counted
+_SHOWN = 10  # findings in an error message; the rest are counted
 
 
 class DataAnomalyError(ValueError):
-    """The data of this run is not fit to train on; the message has one line a finding."""
+    """The data of this run is not fit to train on; the message names every finding."""
 
 
 class AnomalyGateSpec(ComponentSpec):
@@ -244,13 +244,11 @@ def write_report(
 
 
 def _message(errors: list[data_checks.Finding]) -> str:
-    lines = [str(finding) for finding in errors[:_SHOWN]]
+    """One line, since a run ends with the last line of what stopped it."""
+    shown = [str(finding) for finding in errors[:_SHOWN]]
     if len(errors) > _SHOWN:
-        lines.append(f"and {len(errors) - _SHOWN} more")
-    return "\n".join(
-        [
-            f"The data has {len(errors)} anomalies of error severity, so nothing was trained.",
-            *lines,
-            "Repair the data, or let it through with allow_anomalies=true, which is recorded.",
-        ]
+        shown.append(f"and {len(errors) - _SHOWN} more")
+    return (
+        f"The data has {len(errors)} anomalies of error severity, so nothing was trained: {'; '.join(shown)}. "
+        "Repair the data, or let it through with allow_anomalies=true, which is recorded."
     )
