@@ -320,8 +320,11 @@ def test_a_collapsed_training_stops_after_its_first_epoch(data, images, tmp_path
     same = PretrainingImages(np.repeat(images[:1], 64, axis=0), data.channel_mean, data.channel_std)
     labels = np.arange(64) % 10
     watched = monitors.MonitorImages(same.images, labels, same.images[:8], labels[:8])
+    seen = []
     with pytest.raises(monitors.CollapseError, match="collapsed to a point"):
-        pretrain(SETTINGS, TINY, same, watched, tmp_path)
+        pretrain(SETTINGS, TINY, same, watched, tmp_path, on_epoch=seen.append)
+    assert [epoch["epoch"] for epoch in seen] == [1]  # the logs hold what was seen
+    assert seen[0]["projection_spread"] < monitors.COLLAPSE_SHARE
 
 
 def test_the_monitors_values_are_in_the_history_and_its_csv(data, images, tmp_path):
