@@ -23,6 +23,7 @@ from pipeline.config import PRESETS, PipelineConfig
 from trainer import networks, representations, settings
 from trainer.byol.monitors import MonitorImages
 from trainer.byol.pretraining import PretrainingImages, pretrain
+from trainer.probe import crops
 from trainer.probe.probe import ProbeResult, fit_probe
 
 
@@ -72,7 +73,8 @@ def read(files: tuple[pathlib.Path, ...]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _probe(encoder, images, labels, holdout, config: PipelineConfig) -> ProbeResult:
-    return fit_probe(representations.embed(encoder, images), labels, holdout, config.probe)
+    cropped = crops.cropped_features(encoder, lambda: iter([images]), config.probe)
+    return fit_probe(representations.embed(encoder, images), labels, holdout, config.probe, cropped)
 
 
 if __name__ == "__main__":
