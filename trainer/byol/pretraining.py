@@ -150,7 +150,7 @@ def pretrain(
     """
     identity = _identity(config, encoder, data)
     folder = CheckpointFolder(checkpoints / identity[:16], identity, config.checkpoints_kept)
-    with parallel.divided(config.devices) as scope:
+    with parallel.divided(config.devices, config.batch_size) as scope:
         with scope:
             model = build_model(config, encoder, data)
         history = _train(model, config, data, monitor, folder, on_epoch or _nothing)

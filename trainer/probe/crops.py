@@ -32,17 +32,15 @@ def crop_and_flip(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def cropped_features(
     encoder: keras.Model, batches: Callable[[], Iterable[np.ndarray]], config: ProbeConfig
-) -> np.ndarray | None:
-    """Returns [config.crops, n, d] float32, decided by `config.seed`; None for 0 crops.
+) -> tuple[np.ndarray, ...]:
+    """Returns `config.crops` times the features [n, d] float32 of images cropped anew, decided by `config.seed`.
 
     Args:
         encoder: the frozen encoder.
         batches: gives all training images in order, [size, height, width, 3] uint8 each; called once a crop.
         config: the settings.
     """
-    if config.crops == 0:
-        return None
-    return np.stack([_features(encoder, batches(), (config.seed, crop)) for crop in range(config.crops)])
+    return tuple(_features(encoder, batches(), (config.seed, crop)) for crop in range(config.crops))
 
 
 def _features(encoder: keras.Model, batches: Iterable[np.ndarray], seed: tuple[int, int]) -> np.ndarray:

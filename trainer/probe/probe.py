@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -56,7 +57,7 @@ def fit_probe(
     labels: np.ndarray,
     holdout: np.ndarray,
     config: ProbeConfig,
-    cropped: np.ndarray | None = None,
+    cropped: Sequence[np.ndarray] = (),
 ) -> ProbeResult:
     """Chooses rate and decay on held-out training images, then fits on all of them (paper, appendix C.1).
 
@@ -65,7 +66,7 @@ def fit_probe(
         labels: [n] int64.
         holdout: [n] bool, the rows on which rate and decay are chosen, on their whole images.
         config: the settings.
-        cropped: [crops, n, d] float32, the same images' features cropped and flipped; None for no such.
+        cropped: [n, d] float32 each: features of the same images, cropped and flipped.
 
     Raises:
         ValueError: when the features are not finite, or when nothing or everything is held out.
@@ -81,7 +82,7 @@ def fit_probe(
         )
     classes = int(labels.max()) + 1
     kept_features, kept_labels = features[~holdout], labels[~holdout]
-    kept_crops = None if cropped is None else cropped[:, ~holdout]
+    kept_crops = [source[~holdout] for source in cropped]
     accuracies = []
     for rate, decay in config.candidates():
         classifier = _fit(kept_features, kept_labels, classes, rate, config, decay, kept_crops)
@@ -108,11 +109,11 @@ def _fit(
     rate: float,
     config: ProbeConfig,
     decay: float = 0.0,
-    cropped: np.ndarray | None = None,
+    cropped: Sequence[np.ndarray] = (),
 ) -> LinearClassifier:
     """Adam with a cosine rate on standardised features; the standardisation is folded into the weights returned."""
     mean, std = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-6)
-    sources = [(source - mean) / std for source in (features, *(() if cropped is None else cropped))]
+    sources = [(source - mean) / std for source in (features, *cropped)]
     layer = keras.layers.Dense(classes, kernel_initializer="zeros")
     model = keras.Sequential([keras.Input((features.shape[1],)), layer])
     steps = -(-len(features) // config.batch_size) * config.epochs

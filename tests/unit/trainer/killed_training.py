@@ -1,6 +1,6 @@
 """Kills a training by SIGKILL ten times, goes on each time, and compares its end with that of one left alone.
 
-python -m tests.unit.trainer.killed_training FOLDER SEED prints one JSON object. A process of its own, since it forks:
+python -m tests.unit.trainer.killed_training FOLDER SEED writes FOLDER/found.json. A process of its own, since it forks:
 after Keras is imported and before the backend computes anything, so that no child pays for the import.
 """
 
@@ -8,10 +8,10 @@ import dataclasses
 import json
 import os
 import pathlib
-import random
 import signal
 import sys
 import time
+import unittest.mock
 
 import keras
 import numpy as np
@@ -25,7 +25,7 @@ KILLS = 10
 LONGEST_SECONDS = 0.4
 
 
-def train(folder, started=None):
+def train(folder, started):
     """The whole training, with a checkpoint after every call of two steps; tells `started` of the first."""
     images = coloured_images(16 * 30)
     data = PretrainingImages(images, np.full(3, 0.5, np.float32), np.full(3, 0.25, np.float32))
@@ -35,12 +35,11 @@ def train(folder, started=None):
     plain = checkpoint.CheckpointFolder.save
 
     def save(self, *arguments):
-        if started is not None:
-            os.write(started, b"!")
+        os.write(started, b"!")
         return plain(self, *arguments)
 
-    checkpoint.CheckpointFolder.save = save
-    result = pretrain(settings, TINY, data, None, folder)
+    with unittest.mock.patch.object(checkpoint.CheckpointFolder, "save", save):
+        result = pretrain(settings, TINY, data, None, folder)
     variables = [*result.model.variables, *result.model.optimizer.variables]
     np.savez(folder / "end.npz", *[keras.ops.convert_to_numpy(v) for v in variables])
 
@@ -66,7 +65,7 @@ def newest(folder):
 
 
 def main():
-    folder, rng = pathlib.Path(sys.argv[1]), random.Random(int(sys.argv[2]))
+    folder, rng = pathlib.Path(sys.argv[1]), np.random.default_rng(int(sys.argv[2]))
     child, reader = fork(folder / "whole")
     os.waitpid(child, 0)
     os.close(reader)
@@ -83,7 +82,7 @@ def main():
     os.waitpid(child, 0)
     ends = [dict(np.load(folder / which / "end.npz")) for which in ("whole", "killed")]
     same = len(ends[0]) == len(ends[1]) and all(np.array_equal(ends[0][k], ends[1][k]) for k in ends[0])
-    print(json.dumps({"kills": found, "arrays": len(ends[0]), "same": same}))
+    json.dump({"kills": found, "arrays": len(ends[0]), "same": same}, (folder / "found.json").open("w"))
 
 
 if __name__ == "__main__":

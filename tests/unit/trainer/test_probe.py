@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from trainer import representations
 from trainer.probe import crops, probe
 from trainer.probe.config import ProbeConfig
 
@@ -133,7 +134,8 @@ def test_every_pair_of_rate_and_decay_is_tried_and_the_best_one_used(dataset):
     """A decay that shrinks the kernel to nothing cannot win; the accuracies come in the candidates' order."""
     config = dataclasses.replace(CONFIG, weight_decays=(3.0, 1e-4))
     assert config.candidates() == ((SLOW, 3.0), (SLOW, 1e-4), (GOOD, 3.0), (GOOD, 1e-4))
-    found = probe.fit_probe(*dataset, config)
+    features, labels, holdout = dataset
+    found = probe.fit_probe(features, labels, holdout, config)
     assert (found.learning_rate, found.weight_decay) == (GOOD, 1e-4)
     assert int(np.argmax(found.holdout_accuracies)) == 3
     assert len(found.holdout_accuracies) == 4
@@ -152,21 +154,21 @@ def test_weight_decay_shrinks_the_kernel_and_spares_the_bias(dataset):
 def test_without_decay_and_crops_the_fit_is_adams(dataset):
     features, labels, _ = dataset
     one = probe._fit(features, labels, CLASSES, GOOD, CONFIG)
-    other = probe._fit(features, labels, CLASSES, GOOD, CONFIG, 0.0, None)
+    other = probe._fit(features, labels, CLASSES, GOOD, CONFIG, 0.0, [])
     np.testing.assert_array_equal(one.kernel, other.kernel)
 
 
 def test_epochs_take_turns_between_the_whole_images_and_their_crops(dataset, monkeypatch):
     features, labels, holdout = dataset
-    cropped = np.stack([features + 1e3, features - 1e3])
+    cropped = [features + 1e3, features - 1e3]
     seen = []
-    plain = probe.keras.Sequential.fit
+    plain = keras.Sequential.fit
 
     def fit(self, x, *arguments, **named):
         seen.append(float(x.mean()))
         return plain(self, x, *arguments, **named)
 
-    monkeypatch.setattr(probe.keras.Sequential, "fit", fit)
+    monkeypatch.setattr(keras.Sequential, "fit", fit)
     probe._fit(features, labels, CLASSES, GOOD, dataclasses.replace(CONFIG, epochs=4), 0.0, cropped)
     assert [np.sign(round(value)) for value in seen] == [0, 1, -1, 0]
     seen.clear()
@@ -190,14 +192,14 @@ def test_a_crop_is_the_padded_image_shifted_and_mirrored_and_nothing_else():
 
 
 def test_the_crops_features_are_decided_by_the_seed_and_the_order_of_the_images(monkeypatch):
-    monkeypatch.setattr(crops.representations, "embed", lambda _, images: images.reshape(len(images), -1))
+    monkeypatch.setattr(representations, "embed", lambda _, images: images.reshape(len(images), -1))
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
     config = dataclasses.replace(CONFIG, crops=2)
     found = crops.cropped_features(None, lambda: [images[:30], images[30:]], config)
-    assert found.shape == (2, 40, 192)
+    assert [features.shape for features in found] == [(40, 192)] * 2
     assert not np.array_equal(found[0], found[1])
     again = crops.cropped_features(None, lambda: [images[:30], images[30:]], config)
     np.testing.assert_array_equal(found, again)
     other = crops.cropped_features(None, lambda: [images], dataclasses.replace(config, seed=1))
     assert not np.array_equal(found, other)
-    assert crops.cropped_features(None, lambda: [images], CONFIG) is None
+    assert crops.cropped_features(None, lambda: [images], CONFIG) == ()

@@ -8,7 +8,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from trainer.byol import pretraining, run_fn
 
-EPOCHS = [{"epoch": e, "loss": 2.0 / e, "learning_rate": 0.1 * e, "images_per_second": 700.0} for e in (1, 2, 3)]
+EPOCHS = [
+    {"epoch": e, "loss": 2.0 / e, "learning_rate": 0.1 * e, "images_per_second": 700.0} for e in (1, 2, 3)
+]
 
 
 def test_the_csv_has_a_row_an_epoch_also_where_the_monitors_came_later(tmp_path):

@@ -18,7 +18,9 @@ from tests.unit.trainer import one_step
 from tests.unit.trainer.conftest import AS_IS, MIRRORED, SETTINGS, TINY
 from trainer.byol import augmentations
 
-PYTHON = os.environ.get("BYOL_TORCH_PYTHON") or (sys.executable if importlib.util.find_spec("torch") else None)
+PYTHON = os.environ.get("BYOL_TORCH_PYTHON") or (
+    sys.executable if importlib.util.find_spec("torch") else None
+)
 SCRIPT = pathlib.Path(__file__).with_name("torch_step.py")
 CASES = {
     "sgd": {"base": 1.6, "decay": 0.0, "eta": 0.02},
@@ -82,7 +84,7 @@ def step(request, tmp_path_factory):
     }
     folder = tmp_path_factory.mktemp("torch")
     np.savez(folder / "in.npz", settings=json.dumps(settings), **views, **before)
-    command = [PYTHON, str(SCRIPT), str(folder / "in.npz"), str(folder / "out.npz")]
+    command = [str(PYTHON), str(SCRIPT), str(folder / "in.npz"), str(folder / "out.npz")]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -36,12 +36,18 @@ def layers(model):
         "target_projector": model.target_projector,
     }
     for network, head in heads.items():
-        yield from zip((f"{network}/hidden", f"{network}/norm", f"{network}/output"), (head[0], head[1], head[3]))
+        parts = {"hidden": head[0], "norm": head[1], "output": head[3]}
+        yield from ((f"{network}/{part}", layer) for part, layer in parts.items())
 
 
 def tensors(model):
     """(name in the file, tensor) for each variable."""
-    names = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+    names = {
+        "weight": "gamma",
+        "bias": "beta",
+        "running_mean": "moving_mean",
+        "running_var": "moving_variance",
+    }
     for name, layer in layers(model):
         is_norm = isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)
         for own in ("weight", "bias", *(("running_mean", "running_var") if is_norm else ())):
