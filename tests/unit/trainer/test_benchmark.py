@@ -5,6 +5,7 @@ import dataclasses
 import json
 import sys
 
+import numpy as np
 import pytest
 
 from benchmarks import train
@@ -24,7 +25,7 @@ def test_resnet18_costs_what_is_published():
 @pytest.mark.parametrize(("encoder", "size"), [(TINY, 24), (RESNET10_NARROW, 32), (RESNET18, 24)])
 def test_the_products_counted_are_those_of_the_network(encoder, size):
     """Against the shapes that Keras gives every convolution."""
-    network = networks.build_encoder(encoder, [0.5] * 3, [0.25] * 3, 0)
+    network = networks.build_encoder(encoder, np.full(3, 0.5), np.full(3, 0.25), 0)
     shape, macs = {}, 0
     shape[network.input.name] = (1, size, size, 3)
     for layer in network.layers[1:]:
