@@ -8,6 +8,7 @@ accuracy on held-out *training* images of the pretrained and of the untrained en
 `--test` alone, once, after everything else. An interrupted run goes on from `--checkpoints`.
 """
 
+import dataclasses
 import json
 import logging
 import pathlib
@@ -23,19 +24,29 @@ from pipeline.config import PRESETS, PipelineConfig
 from trainer import networks, representations, settings
 from trainer.byol.monitors import MonitorImages
 from trainer.byol.pretraining import PretrainingImages, pretrain
+from trainer.byol.recipes import RECIPES
+from trainer.probe import crops
 from trainer.probe.probe import ProbeResult, fit_probe
+
+# Recipes are probed like the largest preset.
+KNOWN = PRESETS | {
+    name: dataclasses.replace(PRESETS["gpu"], encoder=recipe.encoder, pretraining=recipe.pretraining)
+    for name, recipe in RECIPES.items()
+}
 
 
 def main(
     data: Annotated[pathlib.Path, typer.Option(help="Folder with CIFAR-10's binary files.")],
-    preset: Annotated[str, typer.Option(help=f"One of {', '.join(PRESETS)}.")],
+    preset: Annotated[str, typer.Option(help=f"A preset or a published recipe: {', '.join(KNOWN)}.")],
     assignments: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE")] = None,
     checkpoints: Annotated[pathlib.Path | None, typer.Option(help="Kept between runs when given.")] = None,
     test: Annotated[bool, typer.Option(help="Also read the test split.")] = False,
 ) -> None:
     """Trains one preset and prints what it reached."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    config = settings.override(PRESETS[preset], assignments or [])
+    if preset not in KNOWN:
+        raise typer.BadParameter(f"There is no preset {preset!r}. Known: {', '.join(KNOWN)}.")
+    config = settings.override(KNOWN[preset], assignments or [])
     found = cifar10.inspect_folder(data)
     images, labels = read(found.train_files)
     holdout = features.holdout_mask(features.content_hashes(images))
@@ -72,7 +83,8 @@ def read(files: tuple[pathlib.Path, ...]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _probe(encoder, images, labels, holdout, config: PipelineConfig) -> ProbeResult:
-    return fit_probe(representations.embed(encoder, images), labels, holdout, config.probe)
+    cropped = crops.cropped_features(encoder, lambda: iter([images]), config.probe)
+    return fit_probe(representations.embed(encoder, images), labels, holdout, config.probe, cropped)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@
     KERAS_BACKEND=jax python -m benchmarks.train --preset gpu   a machine without TensorFlow
 
 The contenders take turns, so that a busy machine slows all of them alike; given are the median over the rounds and the
-range. PyTorch gets its views ready-made: its peer is our step without augmentation. The last line is the whole
-measurement as JSON. The share of the limit is of the rate that this backend's own matrix product reaches on this device.
+range. PyTorch gets its views ready-made: its peer is our step without augmentation. The share of the limit is of the
+rate that this backend's own matrix product reaches on this device. The last line is the whole measurement as JSON.
 """
 
 import argparse
@@ -22,7 +22,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, cast
 
 import keras
 import numpy as np
@@ -148,7 +149,7 @@ class TorchWorker:
 
     def __init__(self, python: str, request: dict) -> None:
         script = pathlib.Path(__file__).with_name("torch_byol.py")
-        self.errors = tempfile.TemporaryFile("w+")
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, open as long as the worker runs
         self.process = subprocess.Popen(
             [python, str(script)],
             stdin=subprocess.PIPE,
@@ -156,15 +157,17 @@ class TorchWorker:
             stderr=self.errors,
             text=True,
         )
+        self.requests = cast(IO[str], self.process.stdin)
+        self.answers = cast(IO[str], self.process.stdout)
         self.about = self.ask({"do": "build"} | request)
 
     def ask(self, request: dict) -> dict:
         """Sends one request and waits for its answer."""
         line = ""
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(request) + "\n")
-            self.process.stdin.flush()
-            line = self.process.stdout.readline()
+            self.requests.write(json.dumps(request) + "\n")
+            self.requests.flush()
+            line = self.answers.readline()
         if not line:
             self.close()
             self.errors.seek(0)
@@ -174,7 +177,7 @@ class TorchWorker:
     def close(self) -> None:
         """Ends the worker."""
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
+            self.requests.close()
         self.process.wait()
 
 
@@ -253,18 +256,22 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="steps of each contender in each round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--torch", default=sys.executable, metavar="PYTHON", help="has torch installed")
+    parser.add_argument(
+        "--skip", action="append", default=[], help="leave out contenders with this in their name"
+    )
     options = parser.parse_args()
     config = settings.override(PRESETS[options.preset], options.assignments)
-    measured = measure(config, options.steps, options.rounds, options.torch)
+    measured = measure(config, options.steps, options.rounds, options.torch, options.skip)
     print(json.dumps({"preset": options.preset, "set": options.assignments} | measured))
 
 
-def measure(config: PipelineConfig, steps: int, rounds: int, python: str) -> dict:
+def measure(config: PipelineConfig, steps: int, rounds: int, python: str, skip: Sequence[str] = ()) -> dict:
     """Runs all contenders in turn, prints a table and returns what it holds."""
     pretrain = config.pretraining
     flops = step_flops(config.encoder, pretrain.head, pretrain.view_1.size)
     peers, about, worker = torch_contenders(config, steps, python)
     contenders = our_contenders(config, steps) | peers
+    contenders = {name: run for name, run in contenders.items() if not any(part in name for part in skip)}
     try:
         seconds = list(rounds_of(contenders, rounds))
     finally:

@@ -147,6 +147,8 @@ PRESETS: dict[str, PipelineConfig] = {
             view_1=ViewConfig(),
             view_2=ViewConfig(solarize=0.2),
             monitor_images=5000,
+            precision="mixed_bfloat16",
+            steps_per_execution=10,
         ),
         probe=ProbeConfig(epochs=100),
         gate=GateConfig(

@@ -12,14 +12,14 @@ import keras
 
 
 @contextlib.contextmanager
-def divided(devices: int) -> Iterator[contextlib.AbstractContextManager]:
+def divided(devices: int, batch_size: int) -> Iterator[contextlib.AbstractContextManager]:
     """Trainings inside divide each batch among `devices` devices; 0 takes every one of the best kind.
 
     What it yields is the scope in which their model is built, and not trained: networks applied in it would be applied
     once a replica. With one device both do nothing.
 
     Raises:
-        ValueError: when there are fewer devices.
+        ValueError: when there are fewer devices, or when they cannot have equal parts of a batch.
     """
     names = _devices()
     if devices > len(names):
@@ -28,6 +28,11 @@ def divided(devices: int) -> Iterator[contextlib.AbstractContextManager]:
             "Lower it, or give 0 for all."
         )
     names = names[: devices or len(names)]
+    if batch_size % len(names) != 0:
+        raise ValueError(
+            f"A batch of {batch_size} cannot be divided equally among {len(names)} devices; give "
+            "pretraining.batch_size a multiple of them, or lower pretraining.devices."
+        )
     if len(names) == 1:
         yield contextlib.nullcontext()
     elif keras.backend.backend() == "jax":

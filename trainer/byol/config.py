@@ -114,7 +114,7 @@ class PretrainingConfig:
         seed: of initial weights, order of the images and augmentations.
         head, optimizer, view_1, view_2: see their classes.
         checkpoint_minutes: time between checkpoints; 0 writes one after every epoch.
-        checkpoints_kept: the newest so many stay; two or more, or a damaged one has none before it to fall back to.
+        checkpoints_kept: the newest so many stay; with 1, a damaged one has none before it to fall back to.
         monitor_images: held-out training images used by the monitors after each epoch; 0 turns them off.
         precision: of the networks' products: "float32", or "mixed_bfloat16" with variables, batch-norm statistics,
             loss, optimizer and EMA in float32.

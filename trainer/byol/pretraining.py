@@ -150,7 +150,7 @@ def pretrain(
     """
     identity = _identity(config, encoder, data)
     folder = CheckpointFolder(checkpoints / identity[:16], identity, config.checkpoints_kept)
-    with parallel.divided(config.devices) as scope:
+    with parallel.divided(config.devices, config.batch_size) as scope:
         with scope:
             model = build_model(config, encoder, data)
         history = _train(model, config, data, monitor, folder, on_epoch or _nothing)
@@ -179,9 +179,9 @@ def _train(
         values = _run_epoch(model, config, data, position, callbacks)
         if monitor is not None:
             values |= monitors.measure(model, monitor)
-        monitors.check(values)
         history.append(values)
-        on_epoch(values)
+        on_epoch(values)  # before the check: the logs show what stopped the training
+        monitors.check(values)
         logger.info("%s", clock.describe(values))
         position = Position(position.epoch + 1, 0)
         if writer.due() or position.epoch == config.epochs:
@@ -194,9 +194,10 @@ def _nothing(values: dict[str, float]) -> None:
 
 
 def write_history(history: list[dict[str, float]], path: pathlib.Path) -> None:
-    """Writes the epochs' values as CSV, a row an epoch."""
+    """Writes the epochs' values as CSV, a row an epoch; what an epoch has not measured stays empty."""
+    names = list(dict.fromkeys(name for values in history for name in values))
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(history[0]))
+        writer = csv.DictWriter(file, fieldnames=names, restval="")
         writer.writeheader()
         writer.writerows(history)
 

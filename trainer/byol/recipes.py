@@ -1,7 +1,8 @@
-"""Published BYOL recipes as data, each with its source, what was published for it, and where this one differs.
+"""Published BYOL recipes as data, each with its source, the time and accuracy to expect, and where this one differs.
 
-A recipe is complete settings for `pretraining.pretrain`; nothing here is read by the pipeline, whose presets are in
-`pipeline/config.py`. None of them has been run to its end here: `docs/results/` tells what was.
+A recipe is complete settings for `pretraining.pretrain`. Our own are the presets in `pipeline/config.py`; nothing here
+is read by the pipeline. `python -m benchmarks.pretrain --preset NAME` trains either. None of these has been run to its
+end here: `docs/results/` tells what was.
 """
 
 import dataclasses
@@ -20,7 +21,8 @@ class Recipe:
 
     Attributes:
         source: where every number comes from.
-        published: what its authors report, with the protocol.
+        published: the accuracy that its authors report, with the protocol.
+        hours: the time that its authors report, or the closest one known, with the device.
         images: of the training split; the warm-up is counted in its steps.
         encoder, pretraining: the settings.
         differences: what the source does and this code does not, or otherwise.
@@ -28,6 +30,7 @@ class Recipe:
 
     source: str
     published: str
+    hours: str
     images: int
     encoder: EncoderConfig
     pretraining: PretrainingConfig
@@ -46,7 +49,8 @@ def _epochs_to_steps(epochs: int, images: int, batch_size: int) -> int:
 PAPER = Recipe(
     source="Grill et al. 2020, appendix B and C; google-deepmind/deepmind-research, byol/configs/byol.py (1000 "
     "epochs) and byol/utils/augmentations.py",
-    published="74.3% top-1 on ImageNet, ResNet-50, linear evaluation; hours on 512 TPU v3 cores",
+    published="74.3% top-1 on ImageNet, ResNet-50, linear evaluation",
+    hours="about 8 hours on 512 TPU v3 cores",
     images=IMAGENET_IMAGES,
     encoder=architecture.RESNET18,
     pretraining=PretrainingConfig(
@@ -74,6 +78,7 @@ PAPER = Recipe(
 SOLO_LEARN_CIFAR10 = Recipe(
     source="vturrisi/solo-learn, scripts/pretrain/cifar/byol.yaml, augmentations/asymmetric.yaml, solo/utils/lars.py",
     published="92.58% on CIFAR-10, ResNet-18, online linear classifier; offline 0.5 to 1 point lower",
+    hours="not published; lightly reports 6.7 hours for 800 epochs of BYOL with ResNet-18 on one A6000",
     images=CIFAR10_IMAGES,
     encoder=architecture.RESNET18,
     pretraining=PretrainingConfig(
@@ -102,8 +107,8 @@ SOLO_LEARN_CIFAR10 = Recipe(
 
 GARDER14 = Recipe(
     source="garder14/byol-tensorflow2, pretraining.py, augmentation.py, models.py",
-    published="82.03% at 100 epochs, 86.92% at 200 on CIFAR-10, ResNet-18, offline linear, last epoch; 12 hours on a "
-    "P100 for 200",
+    published="82.03% at 100 epochs, 86.92% at 200 on CIFAR-10, ResNet-18, offline linear, last epoch",
+    hours="12 hours on one P100 for 200 epochs",
     images=CIFAR10_IMAGES,
     encoder=architecture.RESNET18,
     pretraining=PretrainingConfig(

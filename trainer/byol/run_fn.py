@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from tfx import v1 as tfx
 
 from trainer import input_pipeline, settings
@@ -18,6 +19,7 @@ from trainer.devices import allow_memory_growth
 
 ENCODER_FILE = "encoder.keras"
 HISTORY_FILE = "history.csv"
+EVENTS_FOLDER = "tensorboard"
 # The bank of the kNN monitor, in multiples of its queries.
 BANK_PER_QUERY = 5
 
@@ -54,6 +56,8 @@ class StreamedImages:
 def run_fn(fn_args: tfx.components.FnArgs) -> None:
     """Pretrains on the training split and saves the online encoder with its own batch-norm moments.
 
+    The monitors' values are in `model_run` after each epoch: as CSV and as TensorBoard events.
+
     `fn_args.custom_config` holds `pretraining` and `encoder` (their dataclasses as dicts) and `checkpoints`, a folder
     that outlives a killed run, and `memory_images`, as `input_pipeline.open_split` takes it.
     """
@@ -64,14 +68,23 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
     data = image_source(split)
     logs = pathlib.Path(fn_args.model_run_dir)
     logs.mkdir(parents=True, exist_ok=True)
+    writer = tf.summary.create_file_writer(str(logs / EVENTS_FOLDER))
+    told: list[dict[str, float]] = []
+
+    def on_epoch(values: dict[str, float]) -> None:
+        told.append(values)
+        write_history(told, logs / HISTORY_FILE)
+        write_summaries(values, writer)
+
     result = pretrain(
         config,
         encoder,
         data,
         monitor_images(split, config.monitor_images),
         pathlib.Path(fn_args.custom_config["checkpoints"]),
+        on_epoch,
     )
-    write_history(result.history, logs / HISTORY_FILE)
+    writer.close()
     serving = pathlib.Path(fn_args.serving_model_dir)
     serving.mkdir(parents=True, exist_ok=True)
     result.encoder().save(serving / ENCODER_FILE)
@@ -83,6 +96,15 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
     }
     (serving / "pretraining.json").write_text(json.dumps(record, indent=1))
     result.checkpoints.remove()
+
+
+def write_summaries(values: dict[str, float], writer: tf.summary.SummaryWriter) -> None:
+    """Writes an epoch's values as TensorBoard scalars at the number of that epoch, on disk when it returns."""
+    with writer.as_default(step=int(values["epoch"])):
+        for name, value in values.items():
+            if name != "epoch":
+                tf.summary.scalar(f"pretraining/{name}", value)
+    writer.flush()
 
 
 def image_source(split: input_pipeline.ImagesInMemory | input_pipeline.ImagesOnDisk) -> ImageSource:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -39,27 +40,33 @@ class ProbeResult:
 
     Attributes:
         classifier: fitted on every training image at the chosen rate.
-        learning_rate: the chosen one.
-        holdout_accuracies: each candidate's accuracy on the held-out training images, in `learning_rates`' order.
+        learning_rate, weight_decay: the chosen pair.
+        holdout_accuracies: each candidate's accuracy on the held-out training images, in `candidates`' order.
         knn_accuracy: of weighted kNN on the same held-out images, all others as its bank.
     """
 
     classifier: LinearClassifier
     learning_rate: float
+    weight_decay: float
     holdout_accuracies: tuple[float, ...]
     knn_accuracy: float
 
 
 def fit_probe(
-    features: np.ndarray, labels: np.ndarray, holdout: np.ndarray, config: ProbeConfig
+    features: np.ndarray,
+    labels: np.ndarray,
+    holdout: np.ndarray,
+    config: ProbeConfig,
+    cropped: Sequence[np.ndarray] = (),
 ) -> ProbeResult:
-    """Chooses the learning rate on held-out training images, then fits on all of them (paper, appendix C.1).
+    """Chooses rate and decay on held-out training images, then fits on all of them (paper, appendix C.1).
 
     Args:
         features: [n, d] float32, cached once without augmentation.
         labels: [n] int64.
-        holdout: [n] bool, the rows on which the rate is chosen.
+        holdout: [n] bool, the rows on which rate and decay are chosen, on their whole images.
         config: the settings.
+        cropped: [n, d] float32 each: features of the same images, cropped and flipped.
 
     Raises:
         ValueError: when the features are not finite, or when nothing or everything is held out.
@@ -75,40 +82,54 @@ def fit_probe(
         )
     classes = int(labels.max()) + 1
     kept_features, kept_labels = features[~holdout], labels[~holdout]
+    kept_crops = [source[~holdout] for source in cropped]
     accuracies = []
-    for rate in config.learning_rates:
-        classifier = _fit(kept_features, kept_labels, classes, rate, config)
+    for rate, decay in config.candidates():
+        classifier = _fit(kept_features, kept_labels, classes, rate, config, decay, kept_crops)
         accuracies.append(classifier.accuracy(features[holdout], labels[holdout]))
-        logger.info("probe  learning rate %g  held-out accuracy %.1f%%", rate, 100 * accuracies[-1])
-    rate = config.learning_rates[int(np.argmax(accuracies))]
+        shown = rate, decay, 100 * accuracies[-1]
+        logger.info("probe  learning rate %g  weight decay %g  held-out accuracy %.1f%%", *shown)
+    rate, decay = config.candidates()[int(np.argmax(accuracies))]
     predicted = representations.knn_predict(
         kept_features, kept_labels, features[holdout], config.knn_neighbors, config.knn_temperature, classes
     )
     return ProbeResult(
-        classifier=_fit(features, labels, classes, rate, config),
+        classifier=_fit(features, labels, classes, rate, config, decay, cropped),
         learning_rate=rate,
+        weight_decay=decay,
         holdout_accuracies=tuple(accuracies),
         knn_accuracy=float(np.mean(predicted == labels[holdout])),
     )
 
 
 def _fit(
-    features: np.ndarray, labels: np.ndarray, classes: int, rate: float, config: ProbeConfig
+    features: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    rate: float,
+    config: ProbeConfig,
+    decay: float = 0.0,
+    cropped: Sequence[np.ndarray] = (),
 ) -> LinearClassifier:
     """Adam with a cosine rate on standardised features; the standardisation is folded into the weights returned."""
     mean, std = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-6)
-    standardised = (features - mean) / std
+    sources = [(source - mean) / std for source in (features, *cropped)]
     layer = keras.layers.Dense(classes, kernel_initializer="zeros")
     model = keras.Sequential([keras.Input((features.shape[1],)), layer])
     steps = -(-len(features) // config.batch_size) * config.epochs
+    schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
+    optimizer = keras.optimizers.Adam(schedule, weight_decay=decay or None)
+    if decay:
+        optimizer.exclude_from_weight_decay([layer.bias])
     model.compile(
-        optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps)),
+        optimizer=optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=representations.compiles_with_xla(),
     )
     for epoch in range(config.epochs):
         order = np.random.default_rng((config.seed, epoch)).permutation(len(features))
-        model.fit(standardised[order], labels[order], batch_size=config.batch_size, shuffle=False, verbose=0)
+        rows = sources[epoch % len(sources)][order]
+        model.fit(rows, labels[order], batch_size=config.batch_size, shuffle=False, verbose=0)
     kernel, bias = layer.get_weights()
     kernel = kernel / std[:, None]
     return LinearClassifier(kernel.astype(np.float32), (bias - mean @ kernel).astype(np.float32))

@@ -10,7 +10,7 @@ from tfx import v1 as tfx
 from trainer import input_pipeline, networks, representations, settings
 from trainer.architecture import EncoderConfig
 from trainer.devices import allow_memory_growth, exact_float32
-from trainer.probe import serving
+from trainer.probe import crops, serving
 from trainer.probe.config import ProbeConfig
 from trainer.probe.probe import fit_probe
 
@@ -39,14 +39,16 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
     features = np.concatenate(
         [representations.embed(encoder, images) for images in split.batches(READ_BATCH)]
     )
-    result = fit_probe(features, rows.labels, rows.holdout, config)
+    cropped = crops.cropped_features(encoder, lambda: split.batches(READ_BATCH), config)
+    result = fit_probe(features, rows.labels, rows.holdout, config, cropped)
     serving.export(encoder, result.classifier, fn_args.serving_model_dir)
     logs = pathlib.Path(fn_args.model_run_dir)
     logs.mkdir(parents=True, exist_ok=True)
     record = {
         "learning_rate": result.learning_rate,
+        "weight_decay": result.weight_decay,
         "holdout_accuracies": dict(
-            zip(map(str, config.learning_rates), result.holdout_accuracies, strict=True)
+            zip(map(_named, config.candidates()), result.holdout_accuracies, strict=True)
         ),
         "knn_accuracy": result.knn_accuracy,
         "train_accuracy": result.classifier.accuracy(features, rows.labels),
@@ -63,6 +65,12 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
             keras.ops.softmax(result.classifier.logits(features[sample]))
         ),
     )
+
+
+def _named(candidate: tuple[float, float]) -> str:
+    """A pair of rate and decay as the record names it."""
+    rate, decay = candidate
+    return f"{rate}, weight decay {decay}" if decay else str(rate)
 
 
 def _encoder(fn_args: tfx.components.FnArgs, rows: input_pipeline.Rows) -> keras.Model:

@@ -33,7 +33,7 @@ def known_weights(variables):
     return [value.astype(np.float32) for value in values]
 
 
-def build(optimizer="sgd", weight_decay=0.0):
+def build(optimizer="sgd", weight_decay=0.0, base_learning_rate=1.6):
     """The tiny model with known weights, and its 16 images."""
     import numpy as np
 
@@ -47,7 +47,11 @@ def build(optimizer="sgd", weight_decay=0.0):
         view_1=AS_IS,
         view_2=MIRRORED,
         optimizer=OptimizerConfig(
-            name=optimizer, base_learning_rate=1.6, warmup_steps=0, weight_decay=weight_decay, eta=0.02
+            name=optimizer,
+            base_learning_rate=base_learning_rate,
+            warmup_steps=0,
+            weight_decay=weight_decay,
+            eta=0.02,
         ),
     )
     model = build_model(settings, TINY, PretrainingImages(images, np.full(3, 0.5), np.full(3, 0.25)))

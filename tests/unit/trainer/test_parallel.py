@@ -56,11 +56,18 @@ def test_the_product_of_two_devices_is_a_network_for_one(trained):
 
 
 def test_one_device_changes_nothing():
-    with parallel.divided(1) as scope:
+    with parallel.divided(1, 15) as scope:
         assert isinstance(scope, contextlib.nullcontext)
         assert parallel.replicas() == 1
 
 
 def test_more_devices_than_there_are_is_refused():
     with pytest.raises(ValueError, match=r"pretraining.devices=99 asks for more devices.*Lower it"):
-        parallel.divided(99).__enter__()
+        parallel.divided(99, 198).__enter__()
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(monkeypatch):
+    monkeypatch.setattr(parallel, "_devices", lambda: ["gpu:0", "gpu:1"])
+    for devices in (0, 2):
+        with pytest.raises(ValueError, match=r"batch of 15 cannot be divided equally among 2 devices"):
+            parallel.divided(devices, 15).__enter__()

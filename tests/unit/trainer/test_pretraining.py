@@ -108,7 +108,7 @@ def test_several_steps_a_call_end_in_the_same_bits_and_resume_between_calls(
         "checkpoint-000001-00000000.npz",
         "checkpoint-000001-00000003.npz",
     ]
-    seen = []
+    seen: list[dict[str, float]] = []
     result = pretrain(calls, TINY, data, None, tmp_path, on_epoch=seen.append)
     assert_same_state(state(result.model), uninterrupted[0])
     assert seen == result.history  # the epoch before the stop is told again
@@ -320,8 +320,11 @@ def test_a_collapsed_training_stops_after_its_first_epoch(data, images, tmp_path
     same = PretrainingImages(np.repeat(images[:1], 64, axis=0), data.channel_mean, data.channel_std)
     labels = np.arange(64) % 10
     watched = monitors.MonitorImages(same.images, labels, same.images[:8], labels[:8])
+    seen: list[dict[str, float]] = []
     with pytest.raises(monitors.CollapseError, match="collapsed to a point"):
-        pretrain(SETTINGS, TINY, same, watched, tmp_path)
+        pretrain(SETTINGS, TINY, same, watched, tmp_path, on_epoch=seen.append)
+    assert [epoch["epoch"] for epoch in seen] == [1]  # the logs hold what was seen
+    assert seen[0]["projection_spread"] < monitors.COLLAPSE_SHARE
 
 
 def test_the_monitors_values_are_in_the_history_and_its_csv(data, images, tmp_path):

@@ -32,6 +32,7 @@ def test_a_recipe_says_where_it_comes_from_and_what_is_expected(name):
     assert "/" in recipe.source
     assert "%" in recipe.published
     assert "ResNet-" in recipe.published
+    assert "hours" in recipe.hours
     assert len(recipe.differences) >= 3
 
 
