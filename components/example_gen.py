@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+from google.protobuf import wrappers_pb2
 from tfx import types
 from tfx.components.example_gen import write_split
 from tfx.components.example_gen.base_example_gen_executor import BaseExampleGenExecutor
@@ -24,6 +25,7 @@ from tfx.dsl.components.base import executor_spec
 from tfx.orchestration.data_types import RuntimeParameter
 from tfx.proto import example_gen_pb2, range_config_pb2
 from tfx.types import artifact_utils, standard_component_specs
+from tfx.utils import proto_utils
 
 from components import cifar10, features
 
@@ -166,6 +168,8 @@ class Executor(BaseExampleGenExecutor):
         artifact = artifact_utils.get_single_instance(examples)
         with self._make_beam_pipeline() as pipeline:
             splits = self.GenerateExamplesByBeam(pipeline, exec_properties)
+            if _holds_out(exec_properties):
+                splits |= _held_apart(splits[features.TRAIN_SPLIT])
             artifact.split_names = artifact_utils.encode_split_names(list(splits))
             for split, rows in splits.items():
                 prefix = os.path.join(
@@ -173,6 +177,25 @@ class Executor(BaseExampleGenExecutor):
                 )
                 _ = rows | f"Write[{split}]" >> beam.io.WriteToTFRecord(prefix)
         examples_utils.set_payload_format(artifact, example_gen_pb2.FORMAT_TF_EXAMPLE)
+
+
+def _holds_out(exec_properties: dict[str, Any]) -> bool:
+    """Whether the component was made with `holdout`."""
+    config, chosen = example_gen_pb2.CustomConfig(), wrappers_pb2.BoolValue()
+    proto_utils.json_to_proto(exec_properties.get(standard_component_specs.CUSTOM_CONFIG_KEY) or "{}", config)
+    return config.custom_config.Unpack(chosen) and chosen.value
+
+
+def _held_apart(train: beam.pvalue.PCollection) -> dict[str, beam.pvalue.PCollection]:
+    """The training split in two: what is left of it, and the fixed tenth that is held out."""
+    kept, held = train | "HoldOut" >> beam.Partition(_is_held_out, 2)
+    return {features.TRAIN_SPLIT: kept, features.HOLDOUT_SPLIT: held}
+
+
+def _is_held_out(example: bytes, _: int) -> int:
+    """The partition of a serialized tf.Example: 1 when its content hash says that it is held out."""
+    feature = tf.train.Example.FromString(example).features.feature
+    return int(features.is_holdout(feature[features.CONTENT_HASH].bytes_list.value[0]))
 
 
 class Cifar10ExampleGen(FileBasedExampleGen):
@@ -183,6 +206,9 @@ class Cifar10ExampleGen(FileBasedExampleGen):
         span_pattern: "span-{SPAN}" for numbered span folders; by default the files lie in `input_base`
             itself.
         range_config: which span to take; by default the latest.
+        holdout: writes the fixed tenth of the training images that `features.is_holdout` names as a third split,
+            "holdout". The pipeline leaves it off: its trainers know those rows by their hash, and the last probe is
+            fitted on all.
     """
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
@@ -192,7 +218,15 @@ class Cifar10ExampleGen(FileBasedExampleGen):
         input_base: str | RuntimeParameter,
         span_pattern: str = "",
         range_config: range_config_pb2.RangeConfig | None = None,
+        holdout: bool = False,
     ) -> None:
+        custom_config = None
+        if holdout:
+            custom_config = example_gen_pb2.CustomConfig()
+            custom_config.custom_config.Pack(wrappers_pb2.BoolValue(value=True))
         super().__init__(
-            input_base=input_base, input_config=input_config(span_pattern), range_config=range_config
+            input_base=input_base,
+            input_config=input_config(span_pattern),
+            range_config=range_config,
+            custom_config=custom_config,
         )

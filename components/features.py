@@ -41,6 +41,7 @@ LABEL_NAMES = (
 
 TRAIN_SPLIT = "train"
 TEST_SPLIT = "test"
+HOLDOUT_SPLIT = "holdout"
 
 HOLDOUT_DENOMINATOR = 10  # one training image in ten chooses hyper-parameters
 _HASH_CHARACTERS = 32

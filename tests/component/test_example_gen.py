@@ -138,6 +138,22 @@ def test_a_chosen_span_is_taken_instead_of_the_latest(tmp_path):
     assert found == set(features.content_hashes(data_plane.demo_images(1, 20, 10)[1][0]))
 
 
+def test_the_fixed_tenth_of_training_images_is_held_apart_when_asked(records, tmp_path):
+    node = example_gen.Cifar10ExampleGen(str(records), holdout=True)
+    data_plane.run(tmp_path / "root", [node])
+    folder = data_plane.artifact(tmp_path / "root", "Cifar10ExampleGen", "examples")
+    found = {
+        split: {row[features.CONTENT_HASH] for row in data_plane.read_examples(folder / f"Split-{split}")}
+        for split in ("train", "holdout", "test")
+    }
+    hashes = features.content_hashes(cifar10.read_records(records / "data_batch_1.bin")[0])
+    held = {name for name, is_held in zip(hashes, features.holdout_mask(hashes), strict=True) if is_held}
+    assert found["holdout"] == held
+    assert 0 < len(held) < len(hashes) / 4
+    assert found["train"] == set(hashes) - held
+    assert len(found["test"]) == 20
+
+
 def test_pixels_of_another_length_are_refused():
     for images in ([b"x" * 3071], [b"x" * 3072, b"x" * 3071], [b"x" * 6144]):
         with pytest.raises(tf.errors.InvalidArgumentError):
