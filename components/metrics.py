@@ -56,14 +56,23 @@ def paired_change(gained: int, lost: int, images: int, confidence: float) -> Pai
 
 
 class PairedAccuracyChange(metric_types.Metric):
-    """TFMA metric: accuracy minus the baseline's on the same images, and both ends of its confidence interval.
+    """TFMA metric: accuracy minus the baseline's on the same images, or an end of its confidence interval.
 
-    Gives `paired_accuracy_change`, `paired_accuracy_change_lower` and `paired_accuracy_change_upper`; nothing without
-    a baseline. Predictions are [classes] scores, labels class numbers.
+    Without a baseline there is none. Predictions are [classes] scores, labels class numbers.
+
+    Args:
+        name: CHANGE, CHANGE_LOWER or CHANGE_UPPER: which of the three. One metric gives one value, because TFMA looks
+            thresholds up by the key of a metric's configuration.
+        confidence: of the two-sided interval.
     """
 
     def __init__(self, name: str = CHANGE, confidence: float = 0.95) -> None:
+        if name not in _VALUES:
+            raise ValueError(f"The metric's name is one of {', '.join(_VALUES)}; received {name!r}.")
         super().__init__(_computations, name=name, confidence=confidence)
+
+
+_VALUES = {CHANGE: "change", CHANGE_LOWER: "lower", CHANGE_UPPER: "upper"}
 
 
 def _computations(
@@ -75,37 +84,32 @@ def _computations(
     **_: Any,
 ) -> metric_types.MetricComputations:
     """One computation for each model that has a baseline beside it."""
-    baseline = model_util.get_baseline_model_spec(eval_config)
+    baseline = model_util.get_baseline_model_spec(eval_config) if eval_config else None
     if baseline is None:
         return []
-    return [
-        metric_types.MetricComputation(
-            keys=_keys(name, model_name, output_name),
-            preprocessors=None,
-            combiner=_Disagreements(
-                eval_config, baseline.name, _keys(name, model_name, output_name), confidence
-            ),
-        )
+    keys = [
+        metric_types.MetricKey(name=name, model_name=model_name, output_name=output_name, is_diff=True)
         for model_name in model_names or [""]
         if model_name != baseline.name
         for output_name in output_names or [""]
     ]
-
-
-def _keys(name: str, model_name: str, output_name: str) -> list[metric_types.MetricKey]:
     return [
-        metric_types.MetricKey(name=name + end, model_name=model_name, output_name=output_name, is_diff=True)
-        for end in ("", CHANGE_LOWER.removeprefix(CHANGE), CHANGE_UPPER.removeprefix(CHANGE))
+        metric_types.MetricComputation(
+            keys=[key],
+            preprocessors=None,
+            combiner=_Disagreements(eval_config, baseline.name, key, confidence),
+        )
+        for key in keys
     ]
 
 
 class _Disagreements(beam.CombineFn):
-    """(gained, lost, images) of a slice -> the three values."""
+    """(gained, lost, images) of a slice -> the value that the key's name asks for."""
 
     def __init__(
-        self, eval_config: Any, baseline: str, keys: list[metric_types.MetricKey], confidence: float
+        self, eval_config: Any, baseline: str, key: metric_types.MetricKey, confidence: float
     ) -> None:
-        self.eval_config, self.baseline, self.keys, self.confidence = eval_config, baseline, keys, confidence
+        self.eval_config, self.baseline, self.key, self.confidence = eval_config, baseline, key, confidence
 
     def create_accumulator(self) -> tuple[int, int, int]:
         return 0, 0, 0
@@ -113,7 +117,7 @@ class _Disagreements(beam.CombineFn):
     def add_input(
         self, accumulator: tuple[int, int, int], element: metric_types.StandardMetricInputs
     ) -> tuple[int, int, int]:
-        ours, theirs = (self._is_right(element, name) for name in (self.keys[0].model_name, self.baseline))
+        ours, theirs = (self._is_right(element, name) for name in (self.key.model_name, self.baseline))
         gained, lost, images = accumulator
         return gained + (ours and not theirs), lost + (theirs and not ours), images + 1
 
@@ -123,7 +127,7 @@ class _Disagreements(beam.CombineFn):
 
     def extract_output(self, accumulator: tuple[int, int, int]) -> dict[metric_types.MetricKey, float]:
         found = paired_change(*accumulator, self.confidence)
-        return dict(zip(self.keys, (found.change, found.lower, found.upper), strict=True))
+        return {self.key: getattr(found, _VALUES[self.key.name])}
 
     def _is_right(self, element: metric_types.StandardMetricInputs, model_name: str) -> bool:
         label, prediction, _ = next(
@@ -131,7 +135,7 @@ class _Disagreements(beam.CombineFn):
                 element,
                 eval_config=self.eval_config,
                 model_name=model_name,
-                output_name=self.keys[0].output_name,
+                output_name=self.key.output_name,
                 flatten=False,
             )
         )

@@ -39,9 +39,9 @@ def gate(config: GateConfig) -> tfma.EvalConfig:
                     ),
                     tfma.MetricConfig(class_name="ExampleCount", per_slice_thresholds=[every_row]),
                     *_readings(),
+                    *_paired_test(config.confidence),
                 ]
-            ),
-            _no_significant_loss(config.confidence),
+            )
         ],
     )
 
@@ -75,21 +75,18 @@ def _readings() -> list[tfma.MetricConfig]:
     ]
 
 
-def _no_significant_loss(confidence: float) -> tfma.MetricsSpec:
-    """The paired test: refused when the whole interval of the change lies below 0. Without a baseline it is silent."""
-    threshold = _threshold([tfma.SlicingSpec()], change_lower_bound=0.0)
-    return tfma.MetricsSpec(
-        metrics=[
-            tfma.MetricConfig(
-                class_name=metrics.PairedAccuracyChange.__name__,
-                module=metrics.__name__,
-                config=json.dumps({"confidence": confidence}),
-            )
-        ],
-        per_slice_thresholds={
-            metrics.CHANGE_UPPER: config_pb2.PerSliceMetricThresholds(thresholds=[threshold])
-        },
-    )
+def _paired_test(confidence: float) -> list[tfma.MetricConfig]:
+    """Refused when the whole interval of the change lies below 0. Without a baseline it is silent."""
+    no_loss = _threshold([tfma.SlicingSpec()], change_lower_bound=0.0)
+    return [
+        tfma.MetricConfig(
+            class_name=metrics.PairedAccuracyChange.__name__,
+            module=metrics.__name__,
+            config=json.dumps({"name": name, "confidence": confidence}),
+            per_slice_thresholds=[no_loss] if name == metrics.CHANGE_UPPER else [],
+        )
+        for name in (metrics.CHANGE, metrics.CHANGE_LOWER, metrics.CHANGE_UPPER)
+    ]
 
 
 def _threshold(

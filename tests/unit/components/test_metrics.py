@@ -74,8 +74,10 @@ def _inputs(labels, ours, theirs):
         )
 
 
-def test_tfma_counts_each_image_once_for_the_candidate():
-    (computation,) = metrics.PairedAccuracyChange(confidence=0.9).computations(
+@pytest.mark.parametrize("value", ["change", "lower", "upper"])
+def test_tfma_counts_each_image_once_for_the_candidate(value):
+    name = {"change": metrics.CHANGE, "lower": metrics.CHANGE_LOWER, "upper": metrics.CHANGE_UPPER}[value]
+    (computation,) = metrics.PairedAccuracyChange(name, confidence=0.9).computations(
         eval_config=_eval_config(), model_names=["candidate", "baseline"]
     )
     combiner = computation.combiner
@@ -86,16 +88,16 @@ def test_tfma_counts_each_image_once_for_the_candidate():
         for element in _inputs(labels[rows], ours[rows], theirs[rows]):
             accumulator = combiner.add_input(accumulator, element)
         halves.append(accumulator)
-    values = combiner.extract_output(combiner.merge_accumulators(halves))
-    expected = metrics.paired_change(2, 1, 5, 0.9)
-    assert {key.name: value for key, value in values.items()} == {
-        metrics.CHANGE: expected.change,
-        metrics.CHANGE_LOWER: expected.lower,
-        metrics.CHANGE_UPPER: expected.upper,
-    }
-    assert {(key.model_name, key.is_diff) for key in values} == {("candidate", True)}
+    ((key, found),) = combiner.extract_output(combiner.merge_accumulators(halves)).items()
+    assert (key.name, key.model_name, key.is_diff) == (name, "candidate", True)
+    assert found == getattr(metrics.paired_change(2, 1, 5, 0.9), value)
 
 
 def test_without_a_baseline_there_is_nothing_to_compare():
     alone = tfma.EvalConfig(model_specs=[tfma.ModelSpec(label_key="label")])
     assert metrics.PairedAccuracyChange().computations(eval_config=alone, model_names=[""]) == []
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(ValueError, match="one of paired_accuracy_change, .* received 'gain'"):
+        metrics.PairedAccuracyChange("gain")
