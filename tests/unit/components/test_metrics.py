@@ -99,5 +99,5 @@ def test_without_a_baseline_there_is_nothing_to_compare():
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(ValueError, match="one of paired_accuracy_change, .* received 'gain'"):
+    with pytest.raises(ValueError, match=r"one of paired_accuracy_change, .* received 'gain'"):
         metrics.PairedAccuracyChange("gain")
