@@ -5,8 +5,13 @@
     python -m benchmarks.train --torch /path/to/python          an interpreter that has torch
     KERAS_BACKEND=jax python -m benchmarks.train --preset gpu   a machine without TensorFlow
 
-The contenders take turns, so that a busy machine slows all of them alike; given are the median over the rounds and the
-range. PyTorch gets its views ready-made: its peer is our step without augmentation. The share of the limit is of the
+The contenders take turns; given are the median over the rounds and the range. A busy machine still slows threads that
+wait for each other more than threads that do not, so there is the CPU time as well, which on one thread depends on
+neither:
+
+    OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 python -m benchmarks.train
+
+PyTorch gets its views ready-made: its peer is our step without augmentation. The share of the limit is of the
 rate that this backend's own matrix product reaches on this device. The last line is the whole measurement as JSON.
 """
 
@@ -37,6 +42,8 @@ from trainer.byol.byol import BYOL
 from trainer.byol.config import HeadConfig, PretrainingConfig
 from trainer.byol.pretraining import PretrainingImages
 
+# Wall time and CPU time of the process that computes.
+Seconds = tuple[float, float]
 STEP, PLAIN, VIEWS, OTHER = (
     "our step",
     "our step without augmentation",
@@ -127,7 +134,7 @@ def matrix_rate(precision: str, rounds: int) -> float:
     model.compile(jit_compile=representations.compiles_with_xla())
     one = np.ones((1, 1), np.float32)
     model.predict_on_batch(one)
-    seconds = min(_timed(lambda: model.predict_on_batch(one)) for _ in range(rounds))
+    seconds, _ = min(_timed(lambda: model.predict_on_batch(one)) for _ in range(rounds))
     return 2.0 * side**3 * count / seconds
 
 
@@ -181,7 +188,7 @@ class TorchWorker:
         self.process.wait()
 
 
-def our_contenders(config: PipelineConfig, steps: int) -> dict[str, Callable[[], float]]:
+def our_contenders(config: PipelineConfig, steps: int) -> dict[str, Callable[[], Seconds]]:
     """What is timed of ours: a function that runs `steps` steps and returns their seconds, for each name."""
     pretrain = config.pretraining
     rng = np.random.default_rng(0)
@@ -206,8 +213,8 @@ def our_contenders(config: PipelineConfig, steps: int) -> dict[str, Callable[[],
     return found
 
 
-def _fit(model: BYOL, images: np.ndarray, config: PretrainingConfig) -> Callable[[], float]:
-    def run() -> float:
+def _fit(model: BYOL, images: np.ndarray, config: PretrainingConfig) -> Callable[[], Seconds]:
+    def run() -> Seconds:
         return _timed(lambda: model.fit(images, batch_size=config.batch_size, shuffle=False, verbose=0))
 
     return run
@@ -215,7 +222,7 @@ def _fit(model: BYOL, images: np.ndarray, config: PretrainingConfig) -> Callable
 
 def torch_contenders(
     config: PipelineConfig, steps: int, python: str
-) -> tuple[dict[str, Callable[[], float]], dict, TorchWorker | None]:
+) -> tuple[dict[str, Callable[[], Seconds]], dict, TorchWorker | None]:
     """PyTorch's contenders, what is known of it, and the worker to close; says why where there is none."""
     network = dataclasses.asdict(config.encoder) | dataclasses.asdict(config.pretraining.head)
     request = {
@@ -232,13 +239,13 @@ def torch_contenders(
     for name, reason in worker.about["missing"].items():
         print(f"{name} skipped: {reason}")
 
-    def timer(name: str) -> Callable[[], float]:
+    def timer(name: str) -> Callable[[], Seconds]:
         return lambda: worker.ask({"do": "time", "contender": name, "steps": steps})["seconds"]
 
     return {name: timer(name) for name in worker.about["contenders"]}, worker.about, worker
 
 
-def rounds_of(contenders: dict[str, Callable[[], float]], rounds: int) -> Iterator[dict[str, float]]:
+def rounds_of(contenders: dict[str, Callable[[], Seconds]], rounds: int) -> Iterator[dict[str, Seconds]]:
     """Yields each round's seconds by contender; an untimed round before the first compiles and warms up."""
     for round_number in range(rounds + 1):
         seconds = {name: run() for name, run in contenders.items()}
@@ -278,17 +285,22 @@ def measure(config: PipelineConfig, steps: int, rounds: int, python: str, skip: 
         if worker is not None:
             worker.close()
     limit = matrix_rate(pretrain.precision, rounds)
-    rates = {name: [steps * pretrain.batch_size / each[name] for each in seconds] for name in contenders}
-    ratios = {name: statistics.median(each[name] / each[PLAIN] for each in seconds) for name in contenders}
+    rates = {name: [steps * pretrain.batch_size / each[name][0] for each in seconds] for name in contenders}
+    wall, cpu = (
+        {name: statistics.median(each[name][k] / each[PLAIN][k] for each in seconds) for name in contenders}
+        for k in (0, 1)
+    )
     where = f"{device()}, {os.cpu_count()} cores, {keras.backend.backend()}, Keras {keras.__version__}"
     print(f"{where}; batch {pretrain.batch_size}, {pretrain.view_1.size} pixels, {pretrain.precision}")
     print(f"{flops / 1e9:.3f} GFLOP an image; matrix product {limit / 1e9:.1f} GFLOP/s")
-    print(f"{'':<32}{'images/s':>10}{'range':>16}{'of the limit':>14}{'times as long':>15}")
+    print(
+        f"{'':<32}{'images/s':>10}{'range':>16}{'of the limit':>14}{'times as long':>15}{'in CPU time':>13}"
+    )
     for name, values in rates.items():
         middle = statistics.median(values)
         share = "" if name == VIEWS else f"{middle * flops / limit:.1%}"
         spread = f"{min(values):.0f} to {max(values):.0f}"
-        print(f"{name:<32}{middle:10.0f}{spread:>16}{share:>14}{ratios[name]:15.2f}")
+        print(f"{name:<32}{middle:10.0f}{spread:>16}{share:>14}{wall[name]:15.2f}{cpu[name]:13.2f}")
     print(f"(times as long: as {PLAIN}, the median of the rounds)")
     return {
         "device": where,
@@ -296,7 +308,8 @@ def measure(config: PipelineConfig, steps: int, rounds: int, python: str, skip: 
         "flops_an_image": flops,
         "matrix_flops": round(limit),
         "images_per_second": {name: [round(v, 1) for v in values] for name, values in rates.items()},
-        "times_as_long": {name: round(ratio, 3) for name, ratio in ratios.items()},
+        "times_as_long": {name: round(ratio, 3) for name, ratio in wall.items()},
+        "times_the_cpu_time": {name: round(ratio, 3) for name, ratio in cpu.items()},
     }
 
 
@@ -320,10 +333,10 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def _timed(function: Callable[[], object]) -> float:
-    started = time.perf_counter()
+def _timed(function: Callable[[], object]) -> Seconds:
+    started, spent = time.perf_counter(), time.process_time()
     function()
-    return time.perf_counter() - started
+    return time.perf_counter() - started, time.process_time() - spent
 
 
 if __name__ == "__main__":
