@@ -10,6 +10,10 @@ import tensorflow_transform as tft
 
 from components import features
 
+# Beam adds in an order of its own, so the last bits of a sum differ from run to run, and with them every weight that is
+# trained on it. Five decimals are the same each time, and more than a normalisation needs.
+_DECIMALS = 1e5
+
 
 def preprocessing_fn(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """Passes the row on and adds the data set's per-channel mean and standard deviation.
@@ -54,11 +58,17 @@ def channel_moments(pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         pixels: `[batch, 32, 32, 3]` uint8.
 
     Returns:
-        mean, std: float32 `[3]`, for pixels scaled to [0, 1].
+        mean, std: float32 `[3]`, for pixels scaled to [0, 1], rounded to five decimals.
     """
     scaled = tf.cast(pixels, tf.float32) / 255.0
     first = tf.reduce_mean(scaled, axis=[1, 2])  # [batch, 3]
     second = tf.reduce_mean(tf.square(scaled), axis=[1, 2])  # [batch, 3]
     moments = tft.mean(tf.concat([first, second], axis=1), reduce_instance_dims=False)  # [6]
     mean, square = moments[:3], moments[3:]
-    return mean, tf.sqrt(tf.maximum(square - tf.square(mean), 0.0))
+    std = tf.sqrt(tf.maximum(square - tf.square(mean), 0.0))
+    return _rounded(mean), _rounded(std)
+
+
+def _rounded(values: tf.Tensor) -> tf.Tensor:
+    """[3] float32, to five decimals."""
+    return tf.round(values * _DECIMALS) / _DECIMALS

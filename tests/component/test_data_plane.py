@@ -79,6 +79,10 @@ def test_transform_keeps_rows_and_adds_the_moments_of_training_pixels(finished):
             assert row[features.LABEL] == labels[i]
             np.testing.assert_allclose(row[features.CHANNEL_MEAN], mean, atol=1e-5)
             np.testing.assert_allclose(row[features.CHANNEL_STD], std, atol=1e-5)
+            for moments in (row[features.CHANNEL_MEAN], row[features.CHANNEL_STD]):
+                np.testing.assert_array_equal(
+                    np.float32(moments), np.round(np.float64(moments), 5).astype("f4")
+                )
 
 
 def test_serving_graph_gives_the_numbers_of_training(finished):
