@@ -80,9 +80,7 @@ def test_transform_keeps_rows_and_adds_the_moments_of_training_pixels(finished):
             np.testing.assert_allclose(row[features.CHANNEL_MEAN], mean, atol=1e-5)
             np.testing.assert_allclose(row[features.CHANNEL_STD], std, atol=1e-5)
             for moments in (row[features.CHANNEL_MEAN], row[features.CHANNEL_STD]):
-                np.testing.assert_array_equal(
-                    np.float32(moments), np.round(np.float64(moments), 5).astype("f4")
-                )
+                np.testing.assert_allclose(moments, np.round(moments, 5), rtol=0, atol=1e-7)
 
 
 def test_serving_graph_gives_the_numbers_of_training(finished):
