@@ -3,7 +3,8 @@
 import dataclasses
 import json
 import pathlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 from tfx import v1 as tfx
 from tfx.dsl.components.base.base_node import BaseNode
@@ -60,9 +61,11 @@ class Locations:
         metadata: the MLMD database; None where the orchestrator has its own.
         checkpoints: folder that outlives a killed pretraining.
         serving: folder that TensorFlow Serving watches.
-        span: number of the span to take when `data` holds `span-N` folders; None for a plain folder of files.
+        span: number of the span to take when `data` holds `span-N` folders, "latest" for the highest one there when
+            the run starts; None for a plain folder of files.
         served: what lies in it now; part of the Pusher's cache key, so that a version that was removed or rolled back
             is noticed.
+        schema: the reviewed schema, where the run finds it.
     """
 
     data: str
@@ -70,12 +73,32 @@ class Locations:
     metadata: str | None
     checkpoints: str
     serving: str
-    span: int | None = None
+    span: int | Literal["latest"] | None = None
     served: tuple[str, ...] = ()
+    schema: str = SCHEMA_FILE
 
 
-def create_pipeline(config: PipelineConfig, locations: Locations, beam_args: list[str]) -> Pipeline:
-    """Returns the pipeline; `config` says what is trained, `locations` where, `beam_args` how Beam runs."""
+@dataclasses.dataclass(frozen=True)
+class Bindings:
+    """The nodes that look at earlier runs; an orchestrator without TFX's resolvers brings its own.
+
+    Attributes:
+        spans_so_far: makes the node whose output `examples` are those of this run's span and of those before it.
+        blessed_model: makes the node whose output `model` is the one to compare with, or nothing.
+    """
+
+    spans_so_far: Callable[[Cifar10ExampleGen, Locations], BaseNode]
+    blessed_model: Callable[[Locations], BaseNode]
+
+
+def create_pipeline(
+    config: PipelineConfig, locations: Locations, beam_args: list[str], bindings: Bindings | None = None
+) -> Pipeline:
+    """Returns the pipeline; `config` says what is trained, `locations` where, `beam_args` how Beam runs.
+
+    `bindings` are TFX's resolvers unless given.
+    """
+    bindings = bindings or Bindings(_spans_so_far, _blessed_model)
     # Records become Examples: raw pixels, label, content hash and image-quality figures.
     example_gen = _example_gen(locations)
     examples = example_gen.outputs["examples"]
@@ -83,11 +106,11 @@ def create_pipeline(config: PipelineConfig, locations: Locations, beam_args: lis
     # What came in is described, compared with the reviewed schema, and stopped here when it is wrong.
     statistics_gen = tfx.components.StatisticsGen(examples=examples, stats_options=statistics_options())
     statistics = statistics_gen.outputs["statistics"]
-    schema = tfx.components.ImportSchemaGen(schema_file=SCHEMA_FILE)
+    schema = tfx.components.ImportSchemaGen(schema_file=locations.schema)
     example_validator = tfx.components.ExampleValidator(
         statistics=statistics, schema=schema.outputs["schema"]
     )
-    spans_so_far = _spans_so_far(example_gen, locations)
+    spans_so_far = bindings.spans_so_far(example_gen, locations)
     anomaly_gate = AnomalyGate(
         examples=examples,
         statistics=statistics,
@@ -133,11 +156,7 @@ def create_pipeline(config: PipelineConfig, locations: Locations, beam_args: lis
     model = linear_probe.outputs["model"]
 
     # The test split is read here and nowhere before: every row of it, against the floor and the blessed model.
-    blessed = tfx.dsl.Resolver(
-        strategy_class=tfx.dsl.experimental.LatestBlessedModelStrategy,
-        model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
-        model_blessing=tfx.dsl.Channel(type=tfx.types.standard_artifacts.ModelBlessing),
-    ).with_id(BLESSED_MODEL)
+    blessed = bindings.blessed_model(locations)
     evaluator = tfx.components.Evaluator(
         examples=examples,
         example_splits=[features.TEST_SPLIT],
@@ -205,6 +224,8 @@ def _example_gen(locations: Locations) -> Cifar10ExampleGen:
     """The whole folder, or one numbered span of it."""
     if locations.span is None:
         return Cifar10ExampleGen(input_base=locations.data)
+    if locations.span == "latest":
+        return Cifar10ExampleGen(input_base=locations.data, span_pattern=SPAN_PATTERN)
     return Cifar10ExampleGen(
         input_base=locations.data,
         span_pattern=SPAN_PATTERN,
@@ -220,7 +241,12 @@ def _spans_so_far(example_gen: Cifar10ExampleGen, locations: Locations) -> tfx.d
     """Examples of this run's span and of those before it in the store, whatever order they came in.
 
     It waits for this run's Examples, so it is never empty: TFX skips what depends on an empty resolver, silently.
+
+    Raises:
+        ValueError: for the span "latest": the range is part of the node, so the number has to be known before the run.
     """
+    if locations.span == "latest":
+        raise ValueError("TFX's resolver needs the number of the span; received 'latest'. Look it up first.")
     spans = tfx.dsl.Resolver(
         strategy_class=tfx.dsl.experimental.SpanRangeStrategy,
         config={
@@ -234,6 +260,15 @@ def _spans_so_far(example_gen: Cifar10ExampleGen, locations: Locations) -> tfx.d
     ).with_id(SPANS_SO_FAR)
     spans.add_upstream_node(example_gen)
     return spans
+
+
+def _blessed_model(_: Locations) -> tfx.dsl.Resolver:
+    """The latest model that an Evaluator blessed."""
+    return tfx.dsl.Resolver(
+        strategy_class=tfx.dsl.experimental.LatestBlessedModelStrategy,
+        model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
+        model_blessing=tfx.dsl.Channel(type=tfx.types.standard_artifacts.ModelBlessing),
+    ).with_id(BLESSED_MODEL)
 
 
 def _trainer(

@@ -1,0 +1,136 @@
+"""What TFX's resolvers do on one machine, as components: open-source KFP has no resolvers.
+
+Both read durable storage, the volume that every step mounts. A resolver answers with a list of artifacts, a component
+on KFP with exactly one; so the one carries the list in a custom property, `resolved`, and `kubeflow.entrypoint` puts
+the artifacts of that list in its place before the next step sees them. An empty list is a resolver's "nothing".
+"""
+
+import json
+import pathlib
+import shutil
+from typing import Any
+
+from absl import logging
+from tfx import types
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.dsl.components.base.base_node import BaseNode
+from tfx.types import artifact as tfx_artifact
+from tfx.types import standard_artifacts
+from tfx.utils import path_utils
+
+from components import serving_folder, staging
+from components.anomaly_gate import span_of
+from components.example_gen import Cifar10ExampleGen
+from kubeflow.config import KubeflowConfig
+from kubeflow.entrypoint import RESOLVED
+from pipeline import pipeline
+
+_NOTE = "resolved.json"
+_SPAN = "span-"
+
+
+@component
+def ServedModel(  # noqa: N802 - the name is the component's
+    serving: Parameter[str], model: OutputArtifact[standard_artifacts.Model]
+) -> None:
+    """Copies the model that is served now, the last one pushed, out of the serving folder.
+
+    Args:
+        serving: the folder TensorFlow Serving watches.
+        model: gets the model as a Trainer leaves it; resolves to nothing before the first push.
+    """
+    served = [version for version in serving_folder.versions(serving) if version.served and version.complete]
+    if served:
+        # A copy, because a push may retire the version while the Evaluator reads it.
+        target = pathlib.Path(path_utils.serving_model_dir(model.uri))
+        shutil.copytree(served[0].path, target, ignore=shutil.ignore_patterns(serving_folder.RECORD_FILE))
+        logging.info("Version %s of %s is the baseline.", served[0].number, serving)
+    resolve(model, [member(model.uri, {})] if served else [])
+
+
+@component
+def StoredSpans(  # noqa: N802
+    current: InputArtifact[standard_artifacts.Examples],
+    store: Parameter[str],
+    examples: OutputArtifact[standard_artifacts.Examples],
+) -> None:
+    """Keeps this run's Examples for later runs, and answers with those of all spans up to it.
+
+    Args:
+        current: this run's Examples.
+        store: folder with one `span-N` for each span that was ever read.
+        examples: resolves to the kept Examples of every span not after this one, this one included.
+    """
+    span = span_of(current)
+    keep(current, pathlib.Path(store))
+    resolve(
+        examples, [found for number, found in sorted(kept(pathlib.Path(store)).items()) if number <= span]
+    )
+
+
+def keep(examples: types.Artifact, store: pathlib.Path) -> pathlib.Path:
+    """Copies Examples below `store`, in place of older ones of the same span; complete or not at all."""
+    folder = store / f"{_SPAN}{span_of(examples)}"
+    older = _copies(folder)
+    target = folder / str(max(older, default=0) + 1)
+    with staging.staged_folder(target) as copy:
+        shutil.copytree(examples.uri, copy, dirs_exist_ok=True)
+        properties = {
+            "split_names": examples.split_names,
+            # Under this prefix KFP's metadata and TFX's tell a custom property from one of the type.
+            f"{tfx_artifact.CUSTOM_PROPERTIES_PREFIX}span": span_of(examples),
+        }
+        (copy / _NOTE).write_text(json.dumps(properties))
+    for number in older:
+        shutil.rmtree(older[number])
+    return target
+
+
+def kept(store: pathlib.Path) -> dict[int, dict[str, Any]]:
+    """The kept Examples by span, as members of a resolved list."""
+    found = {}
+    for folder in store.glob(f"{_SPAN}*"):
+        copies = _copies(folder)
+        if copies:
+            newest = copies[max(copies)]
+            properties = json.loads((newest / _NOTE).read_text())
+            found[int(folder.name.removeprefix(_SPAN))] = member(str(newest), properties)
+    return found
+
+
+def member(uri: str, metadata: dict[str, Any]) -> dict[str, Any]:
+    """One artifact of a resolved list: where it is, and its metadata as KFP hands it over."""
+    return {"uri": uri, "metadata": metadata}
+
+
+def resolve(artifact: types.Artifact, members: list[dict[str, Any]]) -> None:
+    """Makes `artifact` stand for a list of others."""
+    folder = pathlib.Path(artifact.uri)
+    folder.mkdir(parents=True, exist_ok=True)
+    # "" is the artifact itself, whose address is another one in the next step's container.
+    listed = [{**one, "uri": "" if one["uri"] == artifact.uri else one["uri"]} for one in members]
+    text = json.dumps(listed)
+    (folder / _NOTE).write_text(text)  # an object store keeps no empty folder
+    artifact.set_string_custom_property(RESOLVED, text)
+
+
+def bindings(config: KubeflowConfig) -> pipeline.Bindings:
+    """What `create_pipeline` needs in order to look at earlier runs on KFP."""
+
+    def spans_so_far(example_gen: Cifar10ExampleGen, _: pipeline.Locations) -> BaseNode:
+        return StoredSpans(current=example_gen.outputs["examples"], store=config.folder("store")).with_id(
+            pipeline.SPANS_SO_FAR
+        )
+
+    def blessed_model(locations: pipeline.Locations) -> BaseNode:
+        return ServedModel(serving=locations.serving).with_id(pipeline.BLESSED_MODEL)
+
+    return pipeline.Bindings(spans_so_far=spans_so_far, blessed_model=blessed_model)
+
+
+def _copies(folder: pathlib.Path) -> dict[int, pathlib.Path]:
+    """Complete copies of one span by number; a copy being written has a name that is none."""
+    if not folder.is_dir():
+        return {}
+    return {int(path.name): path for path in folder.iterdir() if path.name.isdecimal()}

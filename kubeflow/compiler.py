@@ -1,0 +1,173 @@
+"""The pipeline as a file that open-source KFP 2 takes, or Vertex AI.
+
+TFX compiles the same `create_pipeline` as on one machine. What its compiler leaves out is added to what it wrote: the
+resources of the ExampleGen, which it ignores, retries, and the settings that only Kubernetes has (volume, tolerations,
+time limits), which are a second document of the YAML file.
+"""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any, Literal
+
+import yaml
+from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
+
+from kubeflow import bindings, spec_checks
+from kubeflow.config import KubeflowConfig, Step, check_accelerators
+from kubeflow.entrypoint import CODE_OPTION, code_digest
+from pipeline import pipeline
+from pipeline.beam import beam_args
+from pipeline.config import PipelineConfig
+from pipeline.root import write_atomically
+
+ENTRYPOINT = ("python", "-m", "kubeflow.entrypoint")
+Span = int | Literal["latest"] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """A compiled pipeline.
+
+    Attributes:
+        job: the PipelineJob, which Vertex AI takes; its `pipelineSpec` is what KFP takes.
+        platform: the PlatformSpec for KFP; None for Vertex AI.
+    """
+
+    job: dict[str, Any]
+    platform: dict[str, Any] | None
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The PipelineSpec."""
+        return dict(self.job["pipelineSpec"])
+
+    def text(self) -> str:
+        """The file's content: two YAML documents for KFP, JSON for Vertex AI."""
+        if self.platform is None:
+            return json.dumps(self.job, indent=1, sort_keys=True) + "\n"
+        return yaml.safe_dump_all([self.spec, self.platform], sort_keys=True)
+
+    def write(self, path: pathlib.Path) -> None:
+        """Writes the file in one rename.
+
+        Raises:
+            ValueError: for a name that the receiver would not take.
+        """
+        expected = ".json" if self.platform is None else ".yaml"
+        if path.suffix != expected:
+            raise ValueError(f"The file's name ends in {expected} here; received {path}.")
+        write_atomically(path, self.text())
+
+
+def compile_pipeline(
+    config: PipelineConfig, cluster: KubeflowConfig, span: Span = "latest", vertex: bool = False
+) -> Compiled:
+    """Compiles the pipeline.
+
+    Args:
+        config: what is trained and what it must reach.
+        cluster: where it runs.
+        span: "latest" takes the highest `span-N` there when the run starts, a number that one; None a plain folder.
+        vertex: for Vertex AI instead of open-source KFP.
+
+    Raises:
+        ValueError: when KFP would refuse the result; it says what is wrong.
+    """
+    check_accelerators(cluster, vertex)
+    built = pipeline.create_pipeline(
+        config,
+        pipeline.Locations(
+            data=cluster.folder("data"),
+            pipeline_root=cluster.pipeline_root,
+            metadata=None,
+            checkpoints=cluster.folder("checkpoints"),
+            serving=cluster.folder("serving"),
+            span=span,
+            schema=cluster.schema,
+        ),
+        beam_args(config.beam),
+        bindings.bindings(cluster),
+    )
+    # KFP's cache key holds parameters and names of artifacts, not data: a nightly run would never run again.
+    built.enable_cache = False
+    runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(
+        kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
+            default_image=cluster.image,
+            default_commands=[*ENTRYPOINT, CODE_OPTION, code_digest()],
+            use_pipeline_spec_2_1=True,
+        )
+    )
+    job = runner.run(built, write_out=False)
+    platform: dict[str, Any] = {}
+    _add_resources(job["pipelineSpec"], cluster, platform)
+    compiled = Compiled(
+        job, None if vertex else {"platforms": {"kubernetes": {"deploymentSpec": {"executors": platform}}}}
+    )
+    problems = spec_checks.problems(compiled.spec, compiled.platform, vertex)
+    if problems:
+        raise ValueError(f"The compiled pipeline would be refused: {' '.join(problems)}")
+    return compiled
+
+
+def step_of(task: str, cluster: KubeflowConfig) -> Step:
+    """What a task may take."""
+    if task == pipeline.PRETRAINER:
+        return cluster.steps.pretrain
+    if task in (pipeline.LINEAR_PROBE, pipeline.RANDOM_PROBE):
+        return cluster.steps.probe
+    return cluster.steps.data
+
+
+def _add_resources(spec: dict[str, Any], cluster: KubeflowConfig, platform: dict[str, Any]) -> None:
+    """Writes each step's resources into `spec` and its Kubernetes settings into `platform`, by executor."""
+    executors = spec["deploymentSpec"]["executors"]
+    for name, task in spec["root"]["dag"]["tasks"].items():
+        label = spec["components"][task["componentRef"]["name"]]["executorLabel"]
+        task["cachingOptions"] = {"enableCache": False}
+        if "container" not in executors[label]:
+            continue
+        step = step_of(name, cluster)
+        executors[label]["container"]["resources"] = _resources(step)
+        if step.retries:
+            task["retryPolicy"] = {
+                "maxRetryCount": step.retries,
+                "backoffDuration": f"{step.backoff_seconds}s",
+                "backoffFactor": 2.0,
+                "backoffMaxDuration": "3600s",
+            }
+        platform[label] = _kubernetes(step, cluster)
+
+
+def _resources(step: Step) -> dict[str, Any]:
+    resources: dict[str, Any] = {
+        "cpuRequest": step.cpu,
+        "cpuLimit": step.cpu,
+        "memoryRequest": step.memory_gb,
+        "memoryLimit": step.memory_gb,
+    }
+    if step.accelerators:
+        resources["accelerator"] = {"type": step.accelerator, "count": str(step.accelerators)}
+    return resources
+
+
+def _kubernetes(step: Step, cluster: KubeflowConfig) -> dict[str, Any]:
+    """One step's KubernetesExecutorConfig, without the fields that are empty."""
+    settings: dict[str, Any] = {
+        "activeDeadlineSeconds": str(60 * step.timeout_minutes),
+        "nodeSelector": {"labels": dict(step.node_selector)} if step.node_selector else None,
+        "tolerations": [
+            {name: value for name, value in dataclasses.asdict(toleration).items() if value}
+            for toleration in step.tolerations
+        ],
+        "pvcMount": [{"constant": cluster.claim, "mountPath": cluster.volume}] if cluster.claim else None,
+        "imagePullSecret": [{"secretName": cluster.pull_secret}] if cluster.pull_secret else None,
+        "secretAsEnv": [
+            {"secretName": s.secret, "keyToEnv": [{"secretKey": s.key, "envVar": s.variable}]}
+            for s in cluster.secrets
+        ],
+    }
+    if step.shared_memory:
+        shared = {"mountPath": "/dev/shm", "medium": "Memory", "sizeLimit": step.shared_memory}  # noqa: S108
+        settings["emptyDirMounts"] = [{"volumeName": "shm", **shared}]
+    return {name: value for name, value in settings.items() if value}

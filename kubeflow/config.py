@@ -1,0 +1,239 @@
+"""Where the pipeline runs on a cluster and what each step may take; nothing of a cluster is written elsewhere.
+
+No TFX, no kfp, so that the command line starts fast.
+"""
+
+import dataclasses
+import math
+import pathlib
+import re
+from typing import Any
+
+from trainer import settings
+
+# Object stores whose artifacts KFP's launcher stages as files; gs:// is also what Vertex mounts.
+STORES = ("minio://", "s3://", "gs://")
+_OPERATORS = ("Exists", "Equal")
+_EFFECTS = ("", "NoSchedule", "PreferNoSchedule", "NoExecute")
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_QUANTITY = re.compile(r"[0-9]+(Ki|Mi|Gi|Ti)")
+# vendor.domain/resource: the name of an extended resource in Kubernetes, not a Vertex enum like NVIDIA_TESLA_T4.
+_DEVICE = re.compile(r"[a-z0-9.-]+\.[a-z]+/[a-z0-9.-]+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Toleration:
+    """Lets a step run on tainted nodes, as those with GPUs often are.
+
+    Attributes:
+        key, value: of the taint; no value with the operator "Exists".
+        operator: "Exists" or "Equal".
+        effect: "NoSchedule", "PreferNoSchedule", "NoExecute", or "" for all.
+    """
+
+    key: str
+    operator: str = "Exists"
+    value: str = ""
+    effect: str = "NoSchedule"
+
+    def __post_init__(self) -> None:
+        if self.operator not in _OPERATORS or self.effect not in _EFFECTS:
+            raise ValueError(
+                f"A toleration has an operator of {', '.join(_OPERATORS)} and an effect of "
+                f"{', '.join(filter(None, _EFFECTS))} or none; received {self.operator!r}, {self.effect!r}."
+            )
+        if self.operator == "Exists" and self.value:
+            raise ValueError(f"A toleration with Exists has no value; received {self.value!r}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class SecretVariable:
+    """One key of a Kubernetes Secret as an environment variable; the value itself is never written here.
+
+    Attributes:
+        secret, key: name of the Secret, and which of its entries.
+        variable: name of the environment variable.
+    """
+
+    secret: str
+    key: str
+    variable: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What one step may take.
+
+    Attributes:
+        cpu: cores, request and limit.
+        memory_gb: gigabytes (10^9 bytes), request and limit.
+        accelerator: the resource's name in Kubernetes, "nvidia.com/gpu" or "google.com/tpu"; "" for none.
+            On Vertex AI its own name, such as "NVIDIA_TESLA_T4".
+        accelerators: how many.
+        node_selector: pairs of label and value that a node must have.
+        tolerations: taints that the step stands.
+        shared_memory: size of /dev/shm, such as "2Gi"; "" leaves the runtime's 64 MiB.
+        retries: how often a failed step is run again.
+        backoff_seconds: before the first of these; doubled each time.
+        timeout_minutes: after which the step's pod is killed.
+    """
+
+    cpu: float = 2.0
+    memory_gb: float = 8.0
+    accelerator: str = ""
+    accelerators: int = 0
+    node_selector: tuple[tuple[str, str], ...] = ()
+    tolerations: tuple[Toleration, ...] = ()
+    shared_memory: str = ""
+    retries: int = 1
+    backoff_seconds: int = 60
+    timeout_minutes: int = 60
+
+    def __post_init__(self) -> None:
+        for name in ("cpu", "memory_gb"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"A step's {name} is above 0; received {value}.")
+        if bool(self.accelerator) != (self.accelerators > 0):
+            raise ValueError(
+                f"An accelerator has a name and a count above 0, or neither; received "
+                f"{self.accelerator!r} and {self.accelerators}."
+            )
+        if self.shared_memory and not _QUANTITY.fullmatch(self.shared_memory):
+            raise ValueError(f"shared_memory is a size such as 2Gi; received {self.shared_memory!r}.")
+        if min(self.retries, self.backoff_seconds) < 0 or self.timeout_minutes < 1:
+            raise ValueError(
+                "A step's retries and backoff_seconds are at least 0 and timeout_minutes at least 1; received "
+                f"{self.retries}, {self.backoff_seconds} and {self.timeout_minutes}."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """The kinds of steps.
+
+    Attributes:
+        data: every step that is none of the others.
+        pretrain: the Pretrainer. It resumes from its checkpoints, so a retry costs little.
+        probe: LinearProbe and RandomProbe, which embed every training image once.
+    """
+
+    data: Step = Step()
+    pretrain: Step = Step(
+        cpu=8.0,
+        memory_gb=32.0,
+        accelerator="nvidia.com/gpu",
+        accelerators=1,
+        tolerations=(Toleration("nvidia.com/gpu"),),
+        shared_memory="2Gi",
+        retries=3,
+        timeout_minutes=24 * 60,
+    )
+    probe: Step = Step(
+        cpu=8.0,
+        memory_gb=32.0,
+        accelerator="nvidia.com/gpu",
+        accelerators=1,
+        tolerations=(Toleration("nvidia.com/gpu"),),
+        shared_memory="2Gi",
+        retries=2,
+        timeout_minutes=4 * 60,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class KubeflowConfig:
+    """The cluster as the pipeline sees it.
+
+    Attributes:
+        image: what every step runs in, best by digest: "registry/byol@sha256:...".
+        pipeline_root: where KFP keeps artifacts: minio://, s3:// or gs://.
+        claim: the PersistentVolumeClaim of what outlives a run: record files, checkpoints, served versions. On
+            Vertex AI "", and `volume` is a bucket's mount.
+        volume: where it is mounted in each step.
+        data, checkpoints, serving, store: folders in it; `store` keeps the Examples of earlier spans.
+        schema: the reviewed schema in the image.
+        pull_secret: name of the Secret for a private registry; "" for none.
+        secrets: see SecretVariable; every step gets them.
+        steps: see its class.
+    """
+
+    image: str = "ghcr.io/example/byol-tfx:latest"
+    pipeline_root: str = "minio://mlpipeline/v2/artifacts/byol"
+    claim: str = "byol"
+    volume: str = "/mnt/byol"
+    data: str = "data"
+    checkpoints: str = "checkpoints"
+    serving: str = "serving"
+    store: str = "spans"
+    schema: str = "/opt/byol/components/schema.pbtxt"
+    pull_secret: str = ""
+    secrets: tuple[SecretVariable, ...] = ()
+    steps: Steps = Steps()
+
+    def __post_init__(self) -> None:
+        if not self.pipeline_root.startswith(STORES):
+            raise ValueError(
+                f"pipeline_root is a folder in an object store ({', '.join(STORES)}), which KFP's launcher stages; "
+                f"received {self.pipeline_root!r}."
+            )
+        if not self.volume.startswith("/"):
+            raise ValueError(f"volume is an absolute path in the container; received {self.volume!r}.")
+        for name in ("claim", "pull_secret"):
+            value = getattr(self, name)
+            if value and not _NAME.fullmatch(value):
+                raise ValueError(f"{name} is a Kubernetes name (a-z, 0-9, -, .); received {value!r}.")
+        if not self.image:
+            raise ValueError("image is empty; expected the name of the image that every step runs in.")
+
+    def folder(self, name: str) -> str:
+        """The path of "data", "checkpoints", "serving" or "store" in a step."""
+        return f"{self.volume.rstrip('/')}/{getattr(self, name).strip('/')}"
+
+
+def check_accelerators(config: KubeflowConfig, vertex: bool) -> None:
+    """Raises ValueError for an accelerator by the other platform's kind of name: it would never be scheduled."""
+    for field in dataclasses.fields(config.steps):
+        kind = getattr(config.steps, field.name).accelerator
+        if kind and bool(_DEVICE.fullmatch(kind)) == vertex:
+            expected = (
+                "Vertex AI's, such as NVIDIA_TESLA_T4" if vertex else "Kubernetes', such as nvidia.com/gpu"
+            )
+            raise ValueError(f"steps.{field.name}.accelerator is {kind!r}; expected a name of {expected}.")
+
+
+def load(path: pathlib.Path | None, assignments: list[str]) -> KubeflowConfig:
+    """The configuration of a YAML file, or the default, with each "group.name=value" applied.
+
+    Raises:
+        ValueError: an unknown setting, a value that is none, or a file that is no mapping.
+        OSError: the file cannot be read.
+    """
+    config = KubeflowConfig()
+    if path is not None:
+        config = settings.from_dict(KubeflowConfig, _merged(dataclasses.asdict(config), _read(path), ""))
+    return settings.override(config, assignments)
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds no mapping of settings; `byol kubeflow settings` lists them.")  # noqa: TRY004
+    return values
+
+
+def _merged(defaults: dict[str, Any], values: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """`defaults` with `values` in their place, group by group."""
+    for name, value in values.items():
+        if name not in defaults:
+            raise ValueError(settings.unknown_setting(prefix + name, [prefix + known for known in defaults]))
+        if isinstance(defaults[name], dict) and isinstance(value, dict):
+            _merged(defaults[name], value, f"{prefix}{name}.")
+        else:
+            defaults[name] = value
+    return defaults

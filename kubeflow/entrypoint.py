@@ -1,0 +1,198 @@
+"""What a step's container starts: TFX's own entry point, given what it can read and read back as KFP expects.
+
+    python -m kubeflow.entrypoint --code_digest D --executor_class_path C --json_serialized_invocation_args '{...}' ...
+
+TFX's containers were made for Vertex AI. Open-source KFP's launcher differs in six ways, each of which would stop or,
+worse, silently spoil a step; docs/decisions/0051-container-entrypoint.md lists them beside what is done here.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import sys
+from typing import Any
+
+from pipeline.source_digest import source_digest
+
+CODE_OPTION = "--code_digest"
+RESOLVED = "resolved"
+# Where the launcher stages object stores as files; the folder above is another one only in tests.
+_STAGED = {"minio://": "minio", "s3://": "s3", "gs://": "gcs"}
+STAGING_VARIABLE = "BYOL_STAGING_ROOT"
+_LOGS = "executor-logs"
+_SOURCES = (
+    "components",
+    "trainer",
+    "trainer/byol",
+    "trainer/probe",
+    "pipeline",
+    "kubeflow",
+    "components/schema.pbtxt",
+)
+
+Message = dict[str, Any]
+
+
+def code_digest() -> str:
+    """Digest of all the code that steps run: a pipeline and its image must have the same."""
+    return source_digest(_SOURCES)
+
+
+def local_path(uri: str) -> str:
+    """Where KFP's launcher stages an artifact; the address itself when it is no object store's."""
+    for scheme, folder in _STAGED.items():
+        if uri.startswith(scheme):
+            return os.path.join(os.environ.get(STAGING_VARIABLE, "/"), folder, uri.removeprefix(scheme))
+    return uri
+
+
+def readable(executor_input: Message, inputs_spec: Message) -> Message:
+    """KFP's ExecutorInput as TFX can read it; the argument is left as it is.
+
+    Args:
+        executor_input: as the launcher wrote it.
+        inputs_spec: the component's ComponentInputsSpec, which has the artifacts' types.
+
+    Raises:
+        ValueError: an input has no type in `inputs_spec`.
+    """
+    message: Message = json.loads(json.dumps(executor_input))
+    inputs = message.setdefault("inputs", {}).setdefault("artifacts", {})
+    outputs = message.setdefault("outputs", {}).setdefault("artifacts", {})
+    # The launcher's own output, of a type that TFX does not have.
+    outputs.pop(_LOGS, None)
+    for key, artifacts in inputs.items():
+        kind = inputs_spec.get("artifacts", {}).get(key, {}).get("artifactType")
+        if kind is None:
+            raise ValueError(f"The component has no input {key!r}; compile the pipeline again.")
+        artifacts["artifacts"] = [
+            {**one, "type": kind, "uri": local_path(one.get("uri", ""))}
+            for artifact in artifacts.get("artifacts", [])
+            for one in _resolved(artifact)
+        ]
+    for artifacts in outputs.values():
+        for artifact in artifacts.get("artifacts", []):
+            artifact["uri"] = local_path(artifact.get("uri", ""))
+    return message
+
+
+def _resolved(artifact: Message) -> list[Message]:
+    """The artifacts for which one stands (kubeflow/bindings.py); most stand for themselves."""
+    text = artifact.get("metadata", {}).get(RESOLVED)
+    if text is None:
+        return [artifact]
+    members = json.loads(text)
+    return [
+        {
+            **artifact,
+            "name": f"{artifact.get('name', '')}/{number}",
+            "uri": member["uri"] or artifact.get("uri", ""),
+            "metadata": member["metadata"],
+        }
+        for number, member in enumerate(members)
+    ]
+
+
+def is_file_based_example_gen(executor_input: Message) -> bool:
+    """Whether the step resolves a span and its files before it runs, which KFP leaves to nobody."""
+    return {"input_base", "input_config"} <= executor_input["inputs"].get("parameterValues", {}).keys()
+
+
+def with_driver_output(executor_input: Message, driver_output: Message) -> Message:
+    """The ExecutorInput with the properties that the ExampleGen's driver gave its output: span and fingerprint."""
+    message: Message = json.loads(json.dumps(executor_input))
+    for key, found in driver_output.get("artifacts", {}).items():
+        artifact = message["outputs"]["artifacts"][key]["artifacts"][0]
+        metadata = {**artifact.get("metadata", {}), **found["artifacts"][0].get("metadata", {})}
+        artifact["metadata"] = _without_nulls(metadata)
+    return message
+
+
+def publishable(executor_output: Message, executor_input: Message) -> Message:
+    """TFX's ExecutorOutput as KFP takes it: addresses of the object store, no nulls.
+
+    Args:
+        executor_output: as TFX's entry point wrote it.
+        executor_input: the launcher's, with the addresses that it will upload to.
+
+    Raises:
+        ValueError: the step moved its output: KFP would not upload it, and not say so.
+    """
+    message: Message = json.loads(json.dumps(executor_output))
+    for key, artifacts in message.get("artifacts", {}).items():
+        expected = executor_input["outputs"]["artifacts"][key]["artifacts"]
+        for artifact, original in zip(artifacts.get("artifacts", []), expected, strict=True):
+            if artifact.get("uri", "").rstrip("/") != local_path(original["uri"]).rstrip("/"):
+                raise ValueError(
+                    f"The output {key} is at {artifact.get('uri')!r}; expected {local_path(original['uri'])!r}, which "
+                    "is what KFP uploads."
+                )
+            artifact["uri"] = original["uri"]
+            artifact["metadata"] = _without_nulls(artifact.get("metadata", {}))
+    return message
+
+
+def check_code(digest: str) -> None:
+    """Raises ValueError when the image holds other code than the pipeline was compiled from."""
+    own = code_digest()
+    if digest != own:
+        raise ValueError(
+            f"The pipeline was compiled from other code ({digest[:12]}) than this image holds ({own[:12]}). Build the "
+            "image and compile the pipeline from the same commit."
+        )
+
+
+def main(argv: list[str]) -> None:
+    """Runs one step."""
+    arguments, rest = _parse(argv)
+    check_code(arguments.code_digest)
+    original: Message = json.loads(arguments.json_serialized_invocation_args)
+    message = readable(original, json.loads(arguments.json_serialized_inputs_spec_args))
+    output_file = pathlib.Path(local_path(message["outputs"]["outputFile"]))
+    message["outputs"]["outputFile"] = str(output_file)
+    if is_file_based_example_gen(message):
+        message = _drive(message, arguments, output_file)
+
+    from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
+
+    kubeflow_v2_run_executor.main((_namespace(arguments, message), rest))
+    written = json.loads(output_file.read_text())
+    output_file.write_text(json.dumps(publishable(written, original)))
+
+
+def _drive(message: Message, arguments: argparse.Namespace, output_file: pathlib.Path) -> Message:
+    """Runs the ExampleGen's driver, unless the platform has done so, as Vertex AI does."""
+    if not output_file.exists():
+        from tfx.orchestration.kubeflow.v2.file_based_example_gen import driver
+
+        driver.main(_namespace(arguments, message))
+    return with_driver_output(message, json.loads(output_file.read_text()))
+
+
+def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(prog="kubeflow.entrypoint", allow_abbrev=False)
+    for option in (
+        CODE_OPTION,
+        "--executor_class_path",
+        "--json_serialized_invocation_args",
+        "--json_serialized_inputs_spec_args",
+    ):
+        parser.add_argument(option, required=True)
+    return parser.parse_known_args(argv)
+
+
+def _namespace(arguments: argparse.Namespace, message: Message) -> argparse.Namespace:
+    return argparse.Namespace(
+        executor_class_path=arguments.executor_class_path,
+        json_serialized_invocation_args=json.dumps(message),
+        json_serialized_inputs_spec_args=arguments.json_serialized_inputs_spec_args,
+    )
+
+
+def _without_nulls(metadata: Message) -> Message:
+    return {name: value for name, value in metadata.items() if value is not None}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

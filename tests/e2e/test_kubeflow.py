@@ -1,0 +1,115 @@
+"""The compiled pipeline, every container's command run in its own process, against the run of the local runner."""
+
+import json
+import pathlib
+import shutil
+
+import ml_metadata as mlmd
+import pytest
+import tensorflow_model_analysis as tfma
+from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
+from tfx.dsl.input_resolution.strategies.span_range_strategy import SpanRangeStrategy
+from tfx.orchestration import metadata
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.utils import path_utils
+
+from components import serving_folder, synthetic
+from components.anomaly_gate import read_splits, span_of
+from kubeflow import bindings, compiler
+from kubeflow.config import KubeflowConfig
+from pipeline import eval_config, pipeline
+from pipeline.config import PRESETS
+from pipeline.root import Root
+from tests.e2e import byol_command, kfp_launcher
+from trainer import settings
+
+ROOT = "minio://mlpipeline/v2/artifacts/byol"
+
+
+def cluster_config(volume: pathlib.Path) -> KubeflowConfig:
+    return settings.override(
+        KubeflowConfig(), [f"volume={volume}", f"schema={pipeline.SCHEMA_FILE}", "image=registry.example/byol:test"]
+    )
+
+
+@pytest.fixture(scope="module")
+def cluster(small_data, tmp_path_factory) -> kfp_launcher.Cluster:
+    """A cluster after one run of the pipeline, on the data and with the settings of `first_run`."""
+    folder = tmp_path_factory.mktemp("cluster")
+    volume = folder / "volume"
+    shutil.copytree(small_data, volume / "data")
+    config = settings.override(PRESETS["demo"], byol_command.SMALL)
+    compiled = compiler.compile_pipeline(config, cluster_config(volume))
+    compiled.write(folder / "byol.yaml")
+    ready = kfp_launcher.Cluster.of(folder / "byol.yaml", folder)
+    ready.run(ROOT)
+    return ready
+
+
+def metrics(folder: pathlib.Path) -> dict[str, float]:
+    (_, values), *_ = [item for item in tfma.load_eval_result(str(folder)).slicing_metrics if item[0] == ()]
+    return {name: value["doubleValue"] for name, value in values[""][""].items() if "doubleValue" in value}
+
+
+def served(folder: pathlib.Path) -> serving_folder.Version:
+    return next(version for version in serving_folder.versions(folder) if version.served)
+
+
+@pytest.mark.timeout(900)
+def test_every_container_ran_and_pushed_an_encoder_with_the_local_runs_metrics(cluster, first_run):
+    """Slow (two minutes and a half on two cores): fourteen processes, each of which imports TFX.
+
+    For the one claim that matters here: what is compiled for KFP is the pipeline that was tested locally.
+    """
+    assert first_run.process.returncode == 0, first_run.process.stderr
+    assert sorted(cluster.ran) == sorted(cluster.spec["root"]["dag"]["tasks"])
+    containers = [e for e in cluster.spec["deploymentSpec"]["executors"].values() if "container" in e]
+    assert len(cluster.ran) == len(containers) >= 14
+
+    pushed, local = served(cluster.folder / "volume/serving"), served(Root(first_run.root).serving)
+    assert pushed.record["metrics"] == local.record["metrics"]
+    assert pushed.record["thresholds"] == local.record["thresholds"]
+    found = metrics(cluster.path(pipeline.EVALUATOR, "evaluation"))
+    assert found[eval_config.ACCURACY] == byol_command.summary(first_run.root)["linear_accuracy"]
+    assert cluster.outputs[pipeline.PUSHER]["pushed_model"]["metadata"]["pushed"] == 1
+    assert cluster.outputs[pipeline.PUSHER]["pushed_model"]["metadata"]["pushed_version"] == str(pushed.number)
+
+
+def test_the_span_was_resolved_when_the_run_started(cluster):
+    examples = cluster.outputs["Cifar10ExampleGen"]["examples"]["metadata"]
+    assert examples["custom:span"] == 3
+    assert "data_batch_1.bin" in examples["input_fingerprint"] or "num_files:1" in examples["input_fingerprint"]
+    assert not (cluster.folder / "volume/checkpoints").exists() or not list(
+        (cluster.folder / "volume/checkpoints").rglob("*.keras")
+    )
+
+
+def test_a_first_run_has_no_baseline(cluster):
+    assert json.loads(cluster.outputs[pipeline.BLESSED_MODEL]["model"]["metadata"]["resolved"]) == []
+
+
+def test_bindings_give_the_resolvers_answer(cluster, first_run, tmp_path):
+    """On the local run's own store and folders: same model, same Examples."""
+    store = mlmd.MetadataStore(metadata.sqlite_metadata_connection_config(str(Root(first_run.root).metadata)))
+
+    def artifacts(type_class):
+        kind = store.get_artifact_type(type_class.TYPE_NAME)
+        found = store.get_artifacts_by_type(type_class.TYPE_NAME)
+        return [artifact_utils.deserialize_artifact(kind, artifact) for artifact in found]
+
+    answer = LatestBlessedModelStrategy().resolve_artifacts(
+        store,
+        {
+            "model": artifacts(standard_artifacts.Model),
+            "model_blessing": artifacts(standard_artifacts.ModelBlessing),
+        },
+    )
+    ours = standard_artifacts.Model()
+    ours.uri = str(tmp_path / "model")
+    bindings.ServedModel.EXECUTOR_SPEC.executor_class().Do(
+        {}, {"model": [ours]}, {"serving": str(Root(first_run.root).serving)}
+    )
+    assert serving_folder.model_digest(path_utils.serving_model_path(ours.uri)) == serving_folder.model_digest(
+        path_utils.serving_model_path(answer["model"][0].uri)
+    )
+    assert json.loads(ours.get_string_custom_property("resolved")) == [{"uri": "", "metadata": {}}]
