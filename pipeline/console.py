@@ -7,13 +7,23 @@ import pathlib
 import sys
 import time
 from collections.abc import Iterator
+from typing import NoReturn
 
+import typer
 from rich.console import Console
+
+USAGE = 2
 
 # TFX's own words, by which the runner is followed without a copy of its loop.
 _STARTED = "Component %s is running."
 _FINISHED = "Component %s is finished."
 _CACHED = "A cached execution %d is used."
+
+
+def stop(message: str, status: int = USAGE) -> NoReturn:
+    """Ends the command with one line on the error stream and an exit status."""
+    Console(file=sys.stderr, soft_wrap=True).print(message, highlight=False, markup=False)
+    raise typer.Exit(status)
 
 
 class NodeFailedError(RuntimeError):
