@@ -12,6 +12,7 @@ from rich.table import Table
 
 from pipeline import console, use_commands
 from pipeline.config import PRESETS, PipelineConfig
+from pipeline.report import commands as report_commands
 from pipeline.root import Records, Root, RootInUseError
 from trainer import settings
 
@@ -159,6 +160,7 @@ def data_cifar10(out_dir: pathlib.Path) -> None:
 
 
 use_commands.register(app)
+report_commands.register(app)
 
 
 def main() -> None:

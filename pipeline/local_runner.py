@@ -15,6 +15,7 @@ from pipeline import console as console_lines
 from pipeline import pipeline
 from pipeline.beam import beam_args
 from pipeline.config import PipelineConfig
+from pipeline.report.write import write_after_run
 from pipeline.root import Records, Root, write_atomically
 from pipeline.run_record import RunRecord
 
@@ -70,6 +71,7 @@ def run(config: PipelineConfig, preset: str, records: Records, root: Root, conso
     text = json.dumps(dataclasses.asdict(summary), indent=2) + "\n"
     write_atomically(root.summary(summary.run_id), text)
     write_atomically(root.latest_summary, text)
+    write_after_run(root, summary.run_id, console)
     return summary
 
 

@@ -1,0 +1,258 @@
+"""The report's page from made-up facts: what it must say, whatever a run came to."""
+
+import dataclasses
+import html.parser
+import json
+import re
+
+import numpy as np
+import pytest
+
+from components import features
+from pipeline.report import facts, page
+
+SUMMARY = {
+    "run_id": "2026-01-02T03:04:05",
+    "preset": "demo",
+    "data": "/data/<script>alert(1)</script>",
+    "linear_accuracy": 0.75,
+    "random_encoder_linear_accuracy": 0.5,
+    "knn_accuracy": 0.625,
+    "blessed": True,
+    "pushed_version": 17,
+    "pushed_path": "/serving/17",
+    "not_pushed_because": None,
+    "seconds": 3700.0,
+    "components": {"Pretrainer": 125.0, "Pusher": 0.0},
+}
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class Reader(html.parser.HTMLParser):
+    """Collects what the tests ask for and checks that elements are closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.facts: dict[str, set[str]] = {}
+        self.ids: list[str] = []
+        self.scripts: dict[str, str] = {}
+        self._fact = ""
+        self._script = ""
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        found = dict(attrs)
+        self._fact = found.get("data-fact", "")
+        self.ids += [found["id"]] if "id" in found else []
+        self._script = found.get("id", "inline") if tag == "script" else ""
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+        self._fact = self._script = ""
+
+    def handle_data(self, data):
+        if self._fact:
+            self.facts.setdefault(self._fact, set()).add(data.strip())
+        if self._script:
+            self.scripts[self._script] = self.scripts.get(self._script, "") + data
+
+
+def external(text: str) -> list[str]:
+    """Every address in the page that a browser would fetch from elsewhere."""
+    reader = Reader(text)
+    loading = [
+        v
+        for _, n, v in reader.attributes
+        if n in {"src", "href", "srcset", "data", "poster", "action", "xlink:href"}
+    ]
+    loading += re.findall(r"url\(\s*['\"]?([^'\")]*)", text)
+    loading += re.findall(r"@import\s+['\"]?([^'\";]*)", text)
+    loading += re.findall(r"(?:fetch|import|XMLHttpRequest|WebSocket|EventSource|sendBeacon)\s*\(", text)
+    return [address for address in loading if not address.startswith(("data:", "#"))]
+
+
+@pytest.fixture
+def made_up() -> facts.Facts:
+    """40 test images of which 30 are right, as the summary says."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(40) % 10
+    predicted = np.where(np.arange(40) < 30, labels, (labels + 1) % 10)
+    images = generator.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    return facts.Facts(
+        summary=SUMMARY,
+        settings={
+            "gate": {"minimum_accuracy": 0.55, "minimum_class_accuracy": 0.25},
+            "pretraining": {"view_1": {"size": 24, "flip": 0.5}, "view_2": {"size": 24, "flip": 0.4}},
+        },
+        verdict={},
+        test=facts.TestSplit(
+            images=images,
+            labels=labels,
+            probabilities=(0.7 * np.eye(10)[predicted] + 0.03).astype(np.float32),
+            sample=np.arange(0, 40, 2),
+            vectors=generator.normal(size=(20, 4)).astype(np.float32),
+        ),
+        history={
+            "epoch": [1.0, 2.0],
+            "loss": [2.0, 1.0],
+            "tau": [0.9, 1.0],
+            "knn_accuracy": [float("nan"), 0.5],
+        },
+        probe={"digest": "abc"},
+        views=facts.Views(
+            images[:3],
+            labels[:3],
+            generator.integers(0, 256, (3, 24, 24, 3), dtype=np.uint8),
+            generator.integers(0, 256, (3, 24, 24, 3), dtype=np.uint8),
+        ),
+        data=facts.DataFacts(
+            span=4,
+            earlier_span=3,
+            counts={"train": [5] * 10, "test": [4] * 10},
+            figures=[
+                facts.Comparison("brightness", 0.5, 0.4, 0.31),
+                facts.Comparison("contrast", 0.2, 0.2, 0.02),
+            ],
+            drift_limit=0.1,
+            findings=[
+                {"severity": "warning", "split": "train", "feature": "content_hash", "reason": "2 <b> repeat"}
+            ],
+            allowed=False,
+        ),
+        lineage=[],
+        environment={"python": "3.10"},
+        code_digest=None,
+    )
+
+
+def test_the_page_is_whole_safe_and_alone(made_up):
+    text = page.render(made_up)
+    reader = Reader(text)
+    assert external(text) == []
+    assert len(reader.ids) == len(set(reader.ids))
+    targets = [v[1:] for _, n, v in reader.attributes if n == "href" and v.startswith("#")]
+    assert set(targets) <= set(reader.ids)
+    assert text.isascii()
+    assert "<script>alert" not in text
+    assert "2 &lt;b&gt; repeat" in text
+    assert json.loads(reader.scripts["summary-json"]) == SUMMARY
+
+
+def test_the_check_for_addresses_finds_them():
+    """The check itself: a page that loads from elsewhere is caught."""
+    for bad in (
+        '<img src="https://example.org/x.png">',
+        '<link href="//example.org/x.css">',
+        "<style>a{background:url(http://example.org)}</style>",
+        "<script>fetch('x')</script>",
+    ):
+        assert external(f"<p>{bad}</p>")
+
+
+def test_numbers_are_the_summarys(made_up):
+    shown = Reader(page.render(made_up)).facts
+    assert shown["linear_accuracy"] == {"75.00%"}
+    assert shown["random_encoder_linear_accuracy"] == {"50.00%"}
+    assert shown["knn_accuracy"] == {"62.50%"}
+    assert shown["pushed_version"] == {"17"}
+
+
+def test_every_picture_and_chart_has_words(made_up):
+    text = page.render(made_up)
+    for tag in re.findall(r'<(?:svg|span)[^>]*role="img"[^>]*>', text):
+        assert re.search(r'aria-label="[^"]{5,}"', tag), tag
+    assert len(re.findall(r"<svg", text)) == len(re.findall(r'<svg[^>]*role="img"', text))
+
+
+def test_context_counts(made_up):
+    found = page.context(made_up)
+    assert found["overall"].right == 30
+    assert found["mistake_total"] == 10
+    assert len(found["mistakes"]) == 10
+    assert found["mistakes"][0].caption == "airplane → automobile 73%"
+    assert np.trace(np.array(found["matrix"])) == 30
+    assert [chart.name for chart in found["curves"]] == ["loss", "knn_accuracy", "tau"]
+    assert [words for _, words in found["drift"]] == ["drifted", "as before"]
+    assert [(bar.name, bar.text) for bar in found["timing"]] == [
+        ("Pretrainer", "2 min 05 s"),
+        ("Pusher", "0.0 s"),
+    ]
+    assert found["view_settings"] == [("size", 24, 24), ("flip", 0.5, 0.4)]
+    assert sum(len(group.points) for group in found["groups"]) == 20
+
+
+def test_a_refused_run_says_why_first(made_up):
+    refused = {
+        **SUMMARY,
+        "blessed": False,
+        "pushed_version": None,
+        "pushed_path": None,
+        "not_pushed_because": "accuracy is 0.75, below its floor of 0.8 by 0.05",
+    }
+    verdict = {
+        "criteria": [
+            {
+                "passed": False,
+                "metric": "accuracy",
+                "slice": "all",
+                "threshold": 0.8,
+                "value": 0.75,
+                "baseline": None,
+            },
+            {
+                "passed": True,
+                "metric": "accuracy",
+                "slice": "label=cat",
+                "threshold": 0.2,
+                "value": 0.3,
+                "baseline": 0.1,
+            },
+        ],
+        "comparison": {
+            "result": "worse",
+            "baseline_accuracy": 0.9,
+            "change": -0.15,
+            "interval": [-0.3, -0.01],
+        },
+    }
+    text = page.render(dataclasses.replace(made_up, summary=refused, verdict=verdict))
+    assert text.index("below its floor of 0.8 by 0.05") < text.index('id="accuracy"')
+    assert text.index("Not pushed") < text.index("90.00%")
+    assert "missed" in text
+    assert "change -15.00 points, 95% interval -30.00 to -1.00" in text
+    assert ">Pushed<" not in text
+
+
+def test_a_run_without_settings_mistakes_or_whole_classes(made_up):
+    """Two classes only, all right, nothing recorded: every part has something to say or is left out."""
+    labels = np.arange(40) % 2
+    test = dataclasses.replace(
+        made_up.test, labels=labels, probabilities=(0.9 * np.eye(10)[labels] + 0.01).astype(np.float32)
+    )
+    data = dataclasses.replace(made_up.data, earlier_span=None, findings=[], span=0)
+    text = page.render(dataclasses.replace(made_up, settings={}, test=test, data=data))
+    assert "The data checks found nothing." in text
+    assert "no earlier span" in text
+    assert "0 of 40 test images are taken for something else" in text
+    assert 'id="class-bird"' not in text
+    assert page.class_bars(np.diag([3, 0, 2]))[1].name == features.LABEL_NAMES[2]
+
+
+def test_names_on_the_map_do_not_lie_on_each_other():
+    places = [(100.0, 100.0), (110.0, 101.0), (120.0, 103.0), (500.0, 100.0)]
+    settled = page.apart(places)
+    assert settled[0] == places[0]
+    assert settled[3] == places[3]
+    heights = sorted(y for _, y in settled[:3])
+    assert np.diff(heights).min() >= 26.0
+    assert settled[1][1] < settled[2][1]
