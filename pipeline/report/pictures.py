@@ -3,12 +3,13 @@
 import base64
 import dataclasses
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
 TILE = 32
-_COLUMNS = 32
+COLUMNS = 32
 _QUALITY = 85
 
 
@@ -29,17 +30,21 @@ class Sprite:
 
 def sprite(pictures: dict[str, np.ndarray]) -> Sprite:
     """Puts uint8 [32, 32, 3] pictures into one JPEG of 4:4:4 colours, whose 8x8 blocks keep tiles apart."""
-    lines = max(1, -(-len(pictures) // _COLUMNS))
-    sheet = np.full((lines * TILE, _COLUMNS * TILE, 3), 255, np.uint8)
-    places = {}
-    for number, (name, picture) in enumerate(pictures.items()):
-        line, column = divmod(number, _COLUMNS)
-        sheet[line * TILE : (line + 1) * TILE, column * TILE : (column + 1) * TILE] = fit(picture)
-        places[name] = (column, line)
+    places = {name: (number % COLUMNS, number // COLUMNS) for number, name in enumerate(pictures)}
     file = io.BytesIO()
-    Image.fromarray(sheet).save(file, "JPEG", quality=_QUALITY, subsampling=0)
+    Image.fromarray(sheet(list(pictures.values()))).save(file, "JPEG", quality=_QUALITY, subsampling=0)
     encoded = base64.b64encode(file.getvalue()).decode("ascii")
-    return Sprite(f"data:image/jpeg;base64,{encoded}", _COLUMNS, places)
+    return Sprite(f"data:image/jpeg;base64,{encoded}", COLUMNS, places)
+
+
+def sheet(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Lays uint8 [32, 32, 3] pictures out by line: uint8 [lines * 32, COLUMNS * 32, 3], white where there is none."""
+    lines = max(1, -(-len(pictures) // COLUMNS))
+    whole = np.full((lines * TILE, COLUMNS * TILE, 3), 255, np.uint8)
+    for number, picture in enumerate(pictures):
+        line, column = divmod(number, COLUMNS)
+        whole[line * TILE : (line + 1) * TILE, column * TILE : (column + 1) * TILE] = fit(picture)
+    return whole
 
 
 def fit(picture: np.ndarray) -> np.ndarray:

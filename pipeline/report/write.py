@@ -15,6 +15,8 @@ _LOGGER = logging.getLogger(__name__)
 def write_report(root: Root, run_id: str) -> pathlib.Path:
     """Writes the report of a finished run and returns its file, `report.html` beside `summary.json`.
 
+    The embeddings that it shows are written for TensorBoard as well, in the folder `projector` beside it.
+
     Args:
         root: of the run.
         run_id: TFX's id of the run, or the name of its folder.
@@ -30,12 +32,20 @@ def write_report(root: Root, run_id: str) -> pathlib.Path:
         )
         raise ValueError(f"{root.path} has no finished run {run_id}. Finished runs: {known}.")
     summary = json.loads(summary_file.read_text())
-    from pipeline.report import facts, page
+    from pipeline.report import facts, page, projector
     from pipeline.report.run_store import StoredRun
 
-    html = page.render(facts.gather(StoredRun(root.metadata, summary["run_id"]), summary))
+    found = facts.gather(StoredRun(root.metadata, summary["run_id"]), summary)
     path = summary_file.with_name(REPORT_FILE)
-    write_atomically(path, html)
+    write_atomically(path, page.render(found))
+    test = found.test
+    projector.write(
+        summary_file.with_name(projector.FOLDER),
+        images=test.images[test.sample],
+        labels=test.labels[test.sample],
+        predicted=test.probabilities[test.sample].argmax(1),
+        vectors=test.vectors,
+    )
     return path
 
 
