@@ -159,7 +159,7 @@ def data_cifar10(out_dir: pathlib.Path) -> None:
     typer.echo(f"CIFAR-10 is in {folder}.")
 
 
-use_commands.register(app)
+use_commands.register(app, data_app)
 report_commands.register(app)
 
 

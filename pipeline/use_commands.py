@@ -31,11 +31,12 @@ ModelOption = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the commands to the command line."""
+def register(app: typer.Typer, data_app: typer.Typer) -> None:
+    """Adds the commands to the command line, and one to those about data."""
     app.command()(embed)
     app.command()(search)
     app.command()(serve)
+    data_app.command("images")(data_images)
 
 
 def embed(
@@ -117,6 +118,27 @@ def serve(
         _serve_by_tensorflow(installed, folder, name, port)
     else:
         _serve_by_ourselves(folder, name, host, port)
+
+
+def data_images(
+    records: Annotated[pathlib.Path, typer.Argument(help="A record file, such as DIR/test_batch.bin.")],
+    out_dir: pathlib.Path,
+    count: Annotated[int, typer.Option(min=1, help="How many of its first images.")] = 200,
+) -> None:
+    """Write images of a record file as PNG files, one folder a class, to look at or to embed."""
+    from PIL import Image
+
+    from components import cifar10, features
+
+    try:
+        images, labels = cifar10.read_records(records)
+        for number, (image, label) in enumerate(zip(images[:count], labels[:count], strict=True)):
+            folder = out_dir / features.LABEL_NAMES[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / f"{records.stem}-{number:05d}.png")
+    except (ValueError, OSError) as error:
+        stop(str(error))
+    typer.echo(f"Wrote {min(count, len(images))} images to {out_dir}.")
 
 
 def _serve_by_tensorflow(executable: str, folder: pathlib.Path, name: str, port: int) -> None:
