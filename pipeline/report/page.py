@@ -14,6 +14,8 @@ from pipeline.report.pictures import Sprite, sprite
 
 MISTAKES = 24
 NEIGHBORS = 6
+# Share from which white is easier to read than black on a cell of the confusion matrix.
+WHITE_FROM = 0.83
 # Of a class's name on the map, in its view box; a phone shows it larger.
 _NAME_WIDTH, _NAME_HEIGHT = 110.0, 26.0
 _FOLDER = pathlib.Path(__file__).parent
@@ -136,7 +138,9 @@ def context(facts: Facts) -> dict[str, Any]:
     album = _album(facts, mistakes)
     return {
         "summary": facts.summary,
-        "gate": facts.settings.get("gate", {}),
+        # Runs of older code recorded fewer settings.
+        "floor": facts.settings.get("gate", {}).get("minimum_accuracy"),
+        "class_floor": facts.settings.get("gate", {}).get("minimum_class_accuracy"),
         "criteria": facts.verdict.get("criteria", []),
         "comparison": facts.verdict.get("comparison", {}),
         "classes": features.LABEL_NAMES,
@@ -146,6 +150,7 @@ def context(facts: Facts) -> dict[str, Any]:
         "class_bars": class_bars(matrix),
         "matrix": matrix.tolist(),
         "shades": (matrix / np.maximum(matrix.sum(1, keepdims=True), 1)).tolist(),
+        "white_from": WHITE_FROM,
         "bins": bins,
         "calibration_error": measures.calibration_error(bins),
         "mean_confidence": float(test.probabilities.max(1).mean()),
@@ -282,15 +287,20 @@ def _map(facts: Facts, album: Sprite) -> dict[str, Any]:
         words = f"{name}, test image {row}" + ("" if said == name else f", taken for {said}")
         points[label].append(Point(20 + 660 * x, 20 + 520 * y, _picture(album, f"test-{row}", words)))
     kept = [number for number, found in enumerate(points) if found]
-    # The median lies in the largest part of a class more often than the mean.
-    middles = [
-        (float(np.median([p.x for p in points[k]])), float(np.median([p.y for p in points[k]]))) for k in kept
-    ]
+    middles = [_dense_place(np.array([(point.x, point.y) for point in points[k]])) for k in kept]
     groups = [
         Group(features.LABEL_NAMES[k], COLORS[k], points[k], x, y)
         for k, (x, y) in zip(kept, apart(middles), strict=True)
     ]
     return {"groups": groups, "mapped": len(labels), "separation": measures.separation(placed, labels)}
+
+
+def _dense_place(places: np.ndarray) -> tuple[float, float]:
+    """Where the points [n, 2] of a class lie closest: the one with the least distance to a quarter of them."""
+    distance = np.linalg.norm(places[:, None] - places[None], axis=2)
+    near = np.sort(distance, axis=1)[:, : max(1, len(places) // 4)]
+    x, y = places[near.mean(1).argmin()]
+    return float(x), float(y)
 
 
 def apart(places: list[tuple[float, float]]) -> list[tuple[float, float]]:

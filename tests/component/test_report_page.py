@@ -248,6 +248,15 @@ def test_a_run_without_settings_mistakes_or_whole_classes(made_up):
     assert page.class_bars(np.diag([3, 0, 2]))[1].name == features.LABEL_NAMES[2]
 
 
+def test_a_name_lies_where_its_class_is_dense():
+    """Two groups: the mean and the median of a class may lie between them, where none of it is."""
+    places = np.array(
+        [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.5, 0.5), (90.0, 90.0), (60.0, 99.0), (99.0, 60.0)]
+    )
+    x, y = page._dense_place(places)
+    assert max(x, y) <= 1.0
+
+
 def test_names_on_the_map_do_not_lie_on_each_other():
     places = [(100.0, 100.0), (110.0, 101.0), (120.0, 103.0), (500.0, 100.0)]
     settled = page.apart(places)
@@ -256,3 +265,36 @@ def test_names_on_the_map_do_not_lie_on_each_other():
     heights = sorted(y for _, y in settled[:3])
     assert np.diff(heights).min() >= 26.0
     assert settled[1][1] < settled[2][1]
+
+
+def _luminance(color: tuple[float, float, float]) -> float:
+    """WCAG 2.2's relative luminance of 0..255 values."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in color)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _contrast(one: tuple[float, float, float], other: tuple[float, float, float]) -> float:
+    low, high = sorted((_luminance(one), _luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _rgb(color: str) -> tuple[float, float, float]:
+    return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
+
+
+def test_everything_can_be_read():
+    """WCAG: 4.5 for text and 3 for marks; the matrix's text changes colour where both are near 4.5."""
+    style = (page._FOLDER / "style.css").read_text()
+    named = dict(re.findall(r"--(\w+):(#[0-9a-f]{6})", style))
+    named["paper"] = "#ffffff"
+    for ink in ("ink", "soft", "blue", "good", "bad"):
+        for ground in ("paper", "tint"):
+            assert _contrast(_rgb(named[ink]), _rgb(named[ground])) >= 4.5, (ink, ground)
+    for color in page.COLORS:
+        assert _contrast(_rgb(color), _rgb(named["tint"])) >= 3.0, color
+    blue = np.array([11.0, 92.0, 173.0])
+    for shade in np.linspace(0, 1, 101):
+        alpha = 0.06 + 0.94 * shade
+        red, green, blue_part = (255 - alpha * (255 - blue)).tolist()
+        text = (255.0, 255.0, 255.0) if shade > page.WHITE_FROM else (0.0, 0.0, 0.0)
+        assert _contrast((red, green, blue_part), text) >= 4.4, shade
