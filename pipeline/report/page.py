@@ -18,6 +18,7 @@ NEIGHBORS = 6
 WHITE_FROM = 0.83
 # Of a class's name on the map, in its view box; a phone shows it larger.
 _NAME_WIDTH, _NAME_HEIGHT = 110.0, 26.0
+_MAP_WIDTH = 700.0
 _FOLDER = pathlib.Path(__file__).parent
 # Told apart by people with the common colour deficiencies as well; every use has a name or a shape beside it.
 COLORS = (
@@ -307,6 +308,8 @@ def apart(places: list[tuple[float, float]]) -> list[tuple[float, float]]:
     """Moves names that would lie on each other down, from the top one on; the order stays."""
     settled: list[tuple[float, float]] = []
     moved = list(places)
+    # A name is centred on its place and must not leave the frame, on a phone either.
+    places = [(min(max(x, _NAME_WIDTH), _MAP_WIDTH - _NAME_WIDTH), y) for x, y in places]
     for number in sorted(range(len(places)), key=lambda i: places[i][1]):
         x, y = places[number]
         while any(

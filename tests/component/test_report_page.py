@@ -258,7 +258,8 @@ def test_a_name_lies_where_its_class_is_dense():
 
 
 def test_names_on_the_map_do_not_lie_on_each_other():
-    places = [(100.0, 100.0), (110.0, 101.0), (120.0, 103.0), (500.0, 100.0)]
+    places = [(120.0, 100.0), (130.0, 101.0), (140.0, 103.0), (500.0, 100.0)]
+    assert [x for x, _ in page.apart([(5.0, 0.0), (695.0, 0.0)])] == [110.0, 590.0]
     settled = page.apart(places)
     assert settled[0] == places[0]
     assert settled[3] == places[3]
