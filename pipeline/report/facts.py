@@ -15,23 +15,18 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
 from components import anomaly_gate, data_checks, features
+from pipeline import pipeline
 from pipeline.report import measures
 from pipeline.report.run_store import StoredArtifact, StoredRun
 from pipeline.served_model import ServedModel
 from trainer import settings
 from trainer.byol import augmentations
 from trainer.byol.config import PretrainingConfig, ViewConfig
+from trainer.byol.run_fn import HISTORY_FILE
+from trainer.probe.run_fn import RESULT_FILE
 
-EXAMPLE_GEN, GATE, PRETRAINER, PROBE, PUSHER = (
-    "Cifar10ExampleGen",
-    "AnomalyGate",
-    "Pretrainer",
-    "LinearProbe",
-    "Pusher",
-)
-VERDICT = "Verdict"
+EXAMPLE_GEN, GATE, VERDICT = "Cifar10ExampleGen", "AnomalyGate", "Verdict"
 VERDICT_FILE = "verdict.json"
-HISTORY_FILE = "history.csv"
 MAP_IMAGES = 1000
 SHOWN_VIEWS = 8
 _LOOKED_THROUGH = 500  # training images among which one of each class is looked for
@@ -150,14 +145,14 @@ def gather(run: StoredRun, summary: dict[str, Any]) -> Facts:
     lineage = _told_lineage(run)
     examples = _tfx(run.output(EXAMPLE_GEN, "Examples"))
     values = lineage.get("settings", {})
-    probe_logs = pathlib.Path(run.output(PROBE, "ModelRun").uri)
+    probe_logs = pathlib.Path(run.output(pipeline.LINEAR_PROBE, "ModelRun").uri)
     return Facts(
         summary=summary,
         settings=values,
         verdict=_verdict(run),
         test=_test_split(run, examples),
-        history=read_history(pathlib.Path(run.output(PRETRAINER, "ModelRun").uri) / HISTORY_FILE),
-        probe=json.loads((probe_logs / "probe.json").read_text()),
+        history=read_history(pathlib.Path(run.output(pipeline.PRETRAINER, "ModelRun").uri) / HISTORY_FILE),
+        probe=json.loads((probe_logs / RESULT_FILE).read_text()),
         views=_views(values, examples),
         data=_data(run, examples),
         lineage=[artifact for node in run.nodes for artifact in run.outputs(node)],
@@ -211,7 +206,9 @@ def _views(values: dict[str, Any], examples: standard_artifacts.Examples) -> Vie
 
 def _test_split(run: StoredRun, examples: standard_artifacts.Examples) -> TestSplit:
     rows = _rows(examples, features.TEST_SPLIT)
-    model = ServedModel(pathlib.Path(path_utils.serving_model_path(run.output(PROBE, "Model").uri)))
+    model = ServedModel(
+        pathlib.Path(path_utils.serving_model_path(run.output(pipeline.LINEAR_PROBE, "Model").uri))
+    )
     sample = measures.spread_rows(len(rows.labels), MAP_IMAGES)
     return TestSplit(
         images=rows.images,
@@ -285,7 +282,7 @@ def _compared(name: str, values: np.ndarray, earlier: np.ndarray | None) -> Comp
 
 def _told_lineage(run: StoredRun) -> dict[str, Any]:
     """Settings and code digest, as the Pusher was told them."""
-    told = run.told(PUSHER, "custom_config") if PUSHER in run.nodes else None
+    told = run.told(pipeline.PUSHER, "custom_config") if pipeline.PUSHER in run.nodes else None
     lineage: dict[str, Any] = json.loads(told)["lineage"] if told else {}
     return lineage
 

@@ -27,6 +27,17 @@
   const follow = (event) => (event.target.tagName === "circle" ? show(event.target, event) : hide());
   map.addEventListener("pointermove", follow);
   map.addEventListener("pointerdown", follow);
+  map.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (event.key === "Escape") hide();
+    if (!step) return;
+    event.preventDefault();
+    const group = map.classList.contains("picked") ? ".points.on circle" : ".points circle";
+    const circles = [...map.querySelectorAll(group)];
+    const next = circles[(circles.indexOf(current) + step + circles.length) % circles.length];
+    const place = next.getBoundingClientRect();
+    show(next, { clientX: place.x, clientY: place.y });
+  });
   map.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && hide());
 
   const buttons = [...document.querySelectorAll(".pick button")];

@@ -53,6 +53,8 @@ def write_after_run(root: Root, run_id: str, console: Console) -> None:
     """Writes the report of a run that has just finished; says in one line where it is, or why there is none."""
     try:
         console.print(f"Report: {write_report(root, run_id)}", highlight=False, soft_wrap=True)
+    except KeyboardInterrupt:
+        console.print(f"No report: interrupted. `byol report --root {root.path}` writes it.", highlight=False)
     except Exception as error:
         # The run is finished and its verdict stands; a page about it must not change that, whatever it stumbles over.
         _LOGGER.exception("The report of run %s could not be written.", run_id)

@@ -2,14 +2,18 @@
 
 import dataclasses
 import html.parser
+import io
 import json
+import pathlib
 import re
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from components import features
-from pipeline.report import facts, page
+from pipeline.report import facts, page, write
+from pipeline.root import Root
 
 SUMMARY = {
     "run_id": "2026-01-02T03:04:05",
@@ -246,6 +250,24 @@ def test_a_run_without_settings_mistakes_or_whole_classes(made_up):
     assert "0 of 40 test images are taken for something else" in text
     assert 'id="class-bird"' not in text
     assert page.class_bars(np.diag([3, 0, 2]))[1].name == features.LABEL_NAMES[2]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyboardInterrupt(), "No report: interrupted. `byol report --root /r` writes it."),
+        (KeyError("settings"), "No report: KeyError: 'settings'"),
+        (OSError(28, "No space left on device"), "No report: OSError: [Errno 28] No space left on device"),
+    ],
+)
+def test_no_report_is_one_line_and_the_run_stands(monkeypatch, error, said):
+    def broken(root, run_id):
+        raise error
+
+    monkeypatch.setattr(write, "write_report", broken)
+    out = io.StringIO()
+    write.write_after_run(Root(pathlib.Path("/r")), "one", Console(file=out, width=200))
+    assert out.getvalue() == f"{said}\n"
 
 
 def test_a_name_lies_where_its_class_is_dense():

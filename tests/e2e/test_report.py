@@ -29,9 +29,17 @@ addEventListener("load", () => {
   const words = hover.hidden ? "" : hover.querySelector(".words").textContent;
   const button = document.querySelector(".pick button");
   button.click();
+  const map = document.querySelector("svg.map");
+  const press = (key) => map.dispatchEvent(new KeyboardEvent("keydown", {key: key}));
+  press("ArrowRight");
+  const next = hover.querySelector(".words").textContent;
+  press("Escape");
   const found = {
     words: words,
     expected: circle.dataset.t,
+    next: next,
+    next_expected: document.querySelectorAll(".points circle")[1].dataset.t,
+    hidden: hover.hidden,
     picked: document.querySelectorAll(".map.picked .points.on").length,
     pressed: button.getAttribute("aria-pressed"),
     resources: performance.getEntriesByType("resource").map((entry) => entry.name),
@@ -130,6 +138,8 @@ def test_in_a_browser(report, tmp_path, width):
     process = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     found = json.loads(process.stdout.split('<pre id="found">')[1].split("</pre>")[0])
     assert found["words"] == found["expected"]
+    assert found["next"] == found["next_expected"] != found["words"]
+    assert found["hidden"] is True
     assert found["picked"] == 1
     assert found["pressed"] == "true"
     assert found["width"] <= width
