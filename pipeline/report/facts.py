@@ -73,12 +73,14 @@ class Comparison:
         mean: over this run's training images.
         earlier_mean: over the earlier span's; None without one.
         distance: Kolmogorov-Smirnov distance of the two distributions; None without an earlier span.
+        limit: above which the AnomalyGate speaks of drift; None without an earlier span.
     """
 
     name: str
     mean: float
-    earlier_mean: float | None
-    distance: float | None
+    earlier_mean: float | None = None
+    distance: float | None = None
+    limit: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +92,6 @@ class DataFacts:
         earlier_span: the one it was compared with.
         counts: images of each class by split.
         figures: the training images' figures.
-        drift_limit: above which distance a figure counts as drifted.
         findings: the AnomalyGate's, as it wrote them.
         allowed: whether errors were let through.
     """
@@ -99,7 +100,6 @@ class DataFacts:
     earlier_span: int | None
     counts: dict[str, list[int]]
     figures: list[Comparison]
-    drift_limit: float
     findings: list[dict[str, Any]]
     allowed: bool
 
@@ -259,6 +259,8 @@ def _data(run: StoredRun, examples: standard_artifacts.Examples) -> DataFacts:
     earlier_train = (
         anomaly_gate.read_splits(before[0])[features.TRAIN_SPLIT].compared_figures() if before else {}
     )
+    told = run.told(GATE, "drift")
+    drift = data_checks.Limits().drift if told is None else float(told)
     return DataFacts(
         span=span,
         earlier_span=anomaly_gate.span_of(before[0]) if before else None,
@@ -266,18 +268,22 @@ def _data(run: StoredRun, examples: standard_artifacts.Examples) -> DataFacts:
             name: np.bincount(rows.labels, minlength=len(features.LABEL_NAMES)).tolist()
             for name, rows in splits.items()
         },
-        figures=[_compared(name, values, earlier_train.get(name)) for name, values in train.items()],
-        drift_limit=float(run.told(GATE, "drift") or data_checks.Limits().drift),
+        figures=[_compared(name, values, earlier_train.get(name), drift) for name, values in train.items()],
         findings=written["findings"],
         allowed=bool(written[anomaly_gate.ALLOW_KEY]),
     )
 
 
-def _compared(name: str, values: np.ndarray, earlier: np.ndarray | None) -> Comparison:
+def _compared(name: str, values: np.ndarray, earlier: np.ndarray | None, drift: float) -> Comparison:
     if earlier is None:
-        return Comparison(name, float(values.mean()), None, None)
-    distance = float(data_checks.ks_distance(values, earlier))
-    return Comparison(name, float(values.mean()), float(earlier.mean()), distance)
+        return Comparison(name, float(values.mean()))
+    return Comparison(
+        name,
+        mean=float(values.mean()),
+        earlier_mean=float(earlier.mean()),
+        distance=float(data_checks.ks_distance(values, earlier)),
+        limit=data_checks.distance_limit(len(values), len(earlier), drift),
+    )
 
 
 def _told_lineage(run: StoredRun) -> dict[str, Any]:

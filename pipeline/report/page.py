@@ -165,7 +165,7 @@ def context(facts: Facts) -> dict[str, Any]:
         "views": _view_pictures(facts, album),
         "view_settings": view_settings(facts.settings.get("pretraining", {})),
         "data": facts.data,
-        "drift": [(figure, drift_words(figure, facts.data.drift_limit)) for figure in facts.data.figures],
+        "drift": [(figure, drift_words(figure)) for figure in facts.data.figures],
         "timing": timing_bars(facts.summary["components"]),
         "probe": facts.probe,
         "lineage": facts.lineage,
@@ -227,11 +227,11 @@ def curves(history: dict[str, list[float]]) -> list[charts.LineChart]:
     return [chart for chart in found if chart is not None]
 
 
-def drift_words(figure: Comparison, limit: float) -> str:
+def drift_words(figure: Comparison) -> str:
     """What a comparison with the span before comes to."""
-    if figure.distance is None:
+    if figure.distance is None or figure.limit is None:
         return "no earlier span"
-    return "drifted" if figure.distance > limit else "as before"
+    return "drifted" if figure.distance > figure.limit else "as before"
 
 
 def view_settings(pretraining: dict[str, Any]) -> list[tuple[str, Any, Any]]:

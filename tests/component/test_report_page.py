@@ -124,10 +124,9 @@ def made_up() -> facts.Facts:
             earlier_span=3,
             counts={"train": [5] * 10, "test": [4] * 10},
             figures=[
-                facts.Comparison("brightness", 0.5, 0.4, 0.31),
-                facts.Comparison("contrast", 0.2, 0.2, 0.02),
+                facts.Comparison("brightness", 0.5, 0.4, 0.31, 0.1),
+                facts.Comparison("contrast", 0.2, 0.2, 0.12, 0.2),
             ],
-            drift_limit=0.1,
             findings=[
                 {"severity": "warning", "split": "train", "feature": "content_hash", "reason": "2 <b> repeat"}
             ],
@@ -243,7 +242,9 @@ def test_a_run_without_settings_mistakes_or_whole_classes(made_up):
     test = dataclasses.replace(
         made_up.test, labels=labels, probabilities=(0.9 * np.eye(10)[labels] + 0.01).astype(np.float32)
     )
-    data = dataclasses.replace(made_up.data, earlier_span=None, findings=[], span=0)
+    data = dataclasses.replace(
+        made_up.data, earlier_span=None, findings=[], span=0, figures=[facts.Comparison("brightness", 0.5)]
+    )
     text = page.render(dataclasses.replace(made_up, settings={}, test=test, data=data))
     assert "The data checks found nothing." in text
     assert "no earlier span" in text
