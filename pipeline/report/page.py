@@ -12,6 +12,7 @@ from pipeline.report import charts, measures
 from pipeline.report.facts import Comparison, Facts
 from pipeline.report.pictures import Sprite, sprite
 
+ACCURACY = "sparse_categorical_accuracy"  # TFMA's name of it
 MISTAKES = 24
 NEIGHBORS = 6
 # Share from which white is easier to read than black on a cell of the confusion matrix.
@@ -55,6 +56,7 @@ class Bar:
         value: its length, 0 to 1.
         text: the value in words.
         lower, upper: its interval; None without.
+        floor: what the gate asks of it; None where it asks nothing.
         fact: the key of `summary.json` that it shows, if any.
         strong: the bar that the others are compared with.
     """
@@ -64,6 +66,7 @@ class Bar:
     text: str
     lower: float | None = None
     upper: float | None = None
+    floor: float | None = None
     fact: str = ""
     strong: bool = False
 
@@ -141,14 +144,15 @@ def context(facts: Facts) -> dict[str, Any]:
         "summary": facts.summary,
         # Runs of older code recorded fewer settings.
         "floor": facts.settings.get("gate", {}).get("minimum_accuracy"),
-        "class_floor": facts.settings.get("gate", {}).get("minimum_class_accuracy"),
         "criteria": facts.verdict.get("criteria", []),
         "comparison": facts.verdict.get("comparison", {}),
         "classes": features.LABEL_NAMES,
         "album": album,
         "accuracy": accuracy_bars(facts, int((predicted == test.labels).sum())),
         "overall": measures.share(int(matrix.trace()), int(matrix.sum())),
-        "class_bars": class_bars(matrix),
+        "class_bars": class_bars(matrix, class_floors(facts.settings.get("gate", {}))),
+        "slices": slice_bars(facts.verdict.get("slices", {})),
+        "corrupted": corruption_bars(facts.verdict.get("corrupted", {})),
         "matrix": matrix.tolist(),
         "shades": (matrix / np.maximum(matrix.sum(1, keepdims=True), 1)).tolist(),
         "white_from": WHITE_FROM,
@@ -178,6 +182,7 @@ def context(facts: Facts) -> dict[str, Any]:
 def accuracy_bars(facts: Facts, right: int) -> list[Bar]:
     """The encoder beside what it has to beat. The values are those of `summary.json`, intervals are Wilson's."""
     total = len(facts.test.labels)
+    floor = facts.settings.get("gate", {}).get("minimum_accuracy")
     found = [
         ("BYOL encoder, linear probe", "linear_accuracy", right),
         ("untrained encoder, linear probe", "random_encoder_linear_accuracy", None),
@@ -187,7 +192,7 @@ def accuracy_bars(facts: Facts, right: int) -> list[Bar]:
         value = facts.summary[key]
         part = measures.share(round(value * total) if count is None else count, total)
         bars.append(
-            Bar(name, value, percent(value), part.lower, part.upper, key, strong=key == "linear_accuracy")
+            Bar(name, value, percent(value), part.lower, part.upper, floor, key, key == "linear_accuracy")
         )
     baseline = facts.verdict.get("comparison", {}).get("baseline_accuracy")
     if baseline is not None:
@@ -200,15 +205,36 @@ def accuracy_bars(facts: Facts, right: int) -> list[Bar]:
     return bars
 
 
-def class_bars(matrix: np.ndarray) -> list[Bar]:
+def class_floors(gate: dict[str, Any]) -> list[float | None]:
+    """The gate's floor of each class: one for all, one each, or none recorded."""
+    each = gate.get("class_floors") or [gate.get("minimum_class_accuracy")] * len(features.LABEL_NAMES)
+    return list(each)
+
+
+def class_bars(matrix: np.ndarray, floors: list[float | None]) -> list[Bar]:
     """Accuracy on the test images of each class that has any."""
     bars = []
     for number, row in enumerate(matrix):
         if row.sum():
             part = measures.share(int(row[number]), int(row.sum()))
             text = f"{percent(part.value)} ({part.right} of {part.total})"
-            bars.append(Bar(features.LABEL_NAMES[number], part.value, text, part.lower, part.upper))
+            name = features.LABEL_NAMES[number]
+            bars.append(Bar(name, part.value, text, part.lower, part.upper, floors[number]))
     return bars
+
+
+def slice_bars(slices: dict[str, dict[str, Any]]) -> list[Bar]:
+    """Accuracy on parts of the test images other than classes, as the verdict has it with its intervals."""
+    return [
+        Bar(name, values[ACCURACY], percent(values[ACCURACY]), *values["accuracy_interval"])
+        for name, values in slices.items()
+        if not name.startswith(f"{features.LABEL}=") and "accuracy_interval" in values
+    ]
+
+
+def corruption_bars(corrupted: dict[str, Any]) -> list[Bar]:
+    """Accuracy under each corruption, as the verdict has it."""
+    return [Bar(name, value, percent(value)) for name, value in corrupted.get("accuracy", {}).items()]
 
 
 def timing_bars(seconds: dict[str, float]) -> list[Bar]:

@@ -236,6 +236,28 @@ def test_a_refused_run_says_why_first(made_up):
     assert ">Pushed<" not in text
 
 
+def test_floors_of_each_class_slices_and_corruptions(made_up):
+    """What a fuller gate records: floors that differ, parts of the images, corruptions."""
+    gate = {"minimum_accuracy": 0.55, "class_floors": [0.1 + 0.05 * i for i in range(10)]}
+    verdict = {
+        "slices": {
+            "label=cat": {page.ACCURACY: 0.1, "accuracy_interval": [0.05, 0.2]},
+            "brightness_band=dark": {page.ACCURACY: 0.6125, "accuracy_interval": [0.5, 0.7]},
+        },
+        "corrupted": {"accuracy": {"clean": 0.75, "gaussian_noise": 0.4375}, "severity": 3, "images": 40},
+    }
+    given = dataclasses.replace(made_up, settings={**made_up.settings, "gate": gate}, verdict=verdict)
+    found = page.context(given)
+    assert [bar.floor for bar in found["class_bars"]] == gate["class_floors"]
+    assert [(bar.name, bar.text, bar.lower) for bar in found["slices"]] == [
+        ("brightness_band=dark", "61.25%", 0.5)
+    ]
+    text = page.render(given)
+    assert "for each: airplane 10.00%, automobile 15.00%" in text
+    assert "gaussian_noise" in text
+    assert "43.75%" in text
+
+
 def test_a_run_without_settings_mistakes_or_whole_classes(made_up):
     """Two classes only, all right, nothing recorded: every part has something to say or is left out."""
     labels = np.arange(40) % 2
@@ -250,7 +272,8 @@ def test_a_run_without_settings_mistakes_or_whole_classes(made_up):
     assert "no earlier span" in text
     assert "0 of 40 test images are taken for something else" in text
     assert 'id="class-bird"' not in text
-    assert page.class_bars(np.diag([3, 0, 2]))[1].name == features.LABEL_NAMES[2]
+    assert page.class_bars(np.diag([3, 0, 2]), [None] * 10)[1].name == features.LABEL_NAMES[2]
+    assert "Under harder conditions" not in text
 
 
 @pytest.mark.parametrize(
