@@ -14,9 +14,9 @@ from pipeline.config import PRESETS, PipelineConfig
 
 _HEAD = """# Settings
 
-Made from the dataclasses by `python -m pipeline.settings_page docs/settings.md`; a test keeps it up to date. Each
-setting is changed by `byol run --preset PRESET --set NAME=VALUE`, several by repeating `--set`.
-`byol settings --preset PRESET` lists the values as `--set` takes them.
+Made from the dataclasses by `make docs`; a test keeps it up to date. Each setting is changed by
+`byol run --preset PRESET --set NAME=VALUE`, several by repeating `--set`. `byol settings --preset PRESET`
+lists the values as `--set` takes them.
 """
 
 

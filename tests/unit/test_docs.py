@@ -101,9 +101,7 @@ def test_a_wrong_command_would_be_noticed():
 
 
 def test_the_page_of_settings_is_up_to_date():
-    assert (PROJECT / "docs" / "settings.md").read_text() == settings_page.page(), (
-        "run: python -m pipeline.settings_page docs/settings.md"
-    )
+    assert (PROJECT / "docs" / "settings.md").read_text() == settings_page.page(), "run: make docs"
 
 
 def test_the_page_of_settings_names_every_setting():
