@@ -35,7 +35,7 @@ COLORS = (
     "#444444",
 )
 _CURVES = {
-    "loss": "Loss (0 to 4; low is not good by itself)",
+    "loss": "Loss (0 to 8; low is not good by itself)",
     "knn_accuracy": "kNN accuracy on held-out training images",
     "tau": "Target decay tau",
     "learning_rate": "Learning rate",
