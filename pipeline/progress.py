@@ -194,7 +194,7 @@ class TrainingLines(logging.Handler):
 
 @contextlib.contextmanager
 def followed(console: Console, nodes: Sequence[str], expected: dict[str, float]) -> Iterator[NodeFollower]:
-    """Shows the run inside the `with` on the console: live on a terminal, by lines elsewhere.
+    """Shows the run inside the `with` on the console: live on a terminal of enough lines, by lines elsewhere.
 
     Args:
         console: that reaches the person.
@@ -202,7 +202,8 @@ def followed(console: Console, nodes: Sequence[str], expected: dict[str, float])
         expected: seconds of nodes in earlier runs.
     """
     live_view = LiveView(nodes, expected)
-    is_live = console.is_terminal and not console.is_dumb_terminal
+    # A table taller than the terminal could not be drawn over.
+    is_live = console.is_terminal and not console.is_dumb_terminal and console.height > len(nodes) + 1
     follower = NodeFollower(live_view if is_live else PlainView(console))
     lines = TrainingLines(follower.view)
     absl, ours = absl_logging.get_absl_logger(), logging.getLogger("byol")
@@ -217,7 +218,6 @@ def followed(console: Console, nodes: Sequence[str], expected: dict[str, float])
         refresh_per_second=_REFRESHES_PER_SECOND,
         redirect_stdout=False,
         redirect_stderr=False,
-        vertical_overflow="visible",
     )
     try:
         with live if is_live else contextlib.nullcontext():

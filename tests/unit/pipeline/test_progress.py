@@ -122,6 +122,15 @@ def test_a_live_table_on_a_terminal_ends_with_what_failed():
     assert "\x1b[?25h" in out.getvalue()  # the cursor is back
 
 
+def test_a_terminal_too_low_for_the_table_gets_lines():
+    out = io.StringIO()
+    console = Console(file=out, width=100, height=len(NODES) + 1, force_terminal=True, color_system=None)
+    console._environ = {"TERM": "xterm"}
+    with progress.followed(console, NODES, {}):
+        _log_a_run()
+    assert out.getvalue().splitlines() == ["Gen", "  Gen: from cache", "Pretrainer", "  epoch 1/2"]
+
+
 def test_estimates_are_the_longest_of_the_same_preset(tmp_path):
     for name, preset, seconds in (("a", "demo", 112.0), ("b", "demo", 0.1), ("c", "cpu", 2000.0)):
         path = Root(tmp_path).summary(name)
