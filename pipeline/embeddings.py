@@ -11,6 +11,7 @@ import numpy as np
 
 SUFFIXES = (".parquet", ".npz")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+_IMAGES = "PNG or JPEG"
 _KEYS = ("names", "vectors", "model", "digest")
 _METADATA = b"byol"
 
@@ -138,9 +139,6 @@ def batches(items: list[pathlib.Path], size: int) -> Iterator[list[pathlib.Path]
     """The items, `size` at a time."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-_IMAGES = "PNG or JPEG"
 
 
 def _write_parquet(table: EmbeddingTable, path: pathlib.Path) -> None:
