@@ -1,8 +1,8 @@
 """Five corruptions of images in five severities, in the spirit of CIFAR-10-C, the same for an image in every run.
 
 Kinds and strengths are those of Hendrycks and Dietterich's set for CIFAR-10 (arXiv 1903.12261), computed here from the
-test split itself, so that no other data set is needed. The noise of an image is drawn from its content hash: it depends on
-neither the order nor the number of images.
+test split itself, so that no other data set is needed. The noise of an image is drawn from its content hash: it
+depends on neither the order nor the number of images.
 """
 
 from collections.abc import Sequence

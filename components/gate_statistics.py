@@ -32,11 +32,13 @@ def accuracy_interval(right: float, count: float, confidence: float = 0.95) -> t
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
-def change_interval(gained: float, lost: float, count: float, confidence: float = 0.95) -> tuple[float, float]:
+def change_interval(
+    gained: float, lost: float, count: float, confidence: float = 0.95
+) -> tuple[float, float]:
     """Tango's score interval of the change in accuracy from one model to another on the same images.
 
-    At a change of 0 its test is McNemar's. Each bound alone is one-sided: the true change lies below the upper bound with
-    probability `confidence`, and above the lower one with the same. Source: Tango, Statistics in Medicine 17 (1998)
+    At a change of 0 its test is McNemar's. Each bound alone is one-sided: the true change lies below the upper bound
+    with probability `confidence`, and above the lower one with the same. Source: Tango, Statistics in Medicine 17 (1998)
     891-908.
 
     Args:
@@ -71,9 +73,7 @@ def mcnemar_p(gained: int, lost: int) -> float:
         return 1.0
     log_half = disputed * math.log(0.5)
     tail = sum(
-        math.exp(
-            math.lgamma(disputed + 1) - math.lgamma(k + 1) - math.lgamma(disputed - k + 1) + log_half
-        )
+        math.exp(math.lgamma(disputed + 1) - math.lgamma(k + 1) - math.lgamma(disputed - k + 1) + log_half)
         for k in range(fewer + 1)
     )
     return min(1.0, 2 * tail)

@@ -227,17 +227,17 @@ def _unblessed(blessing: types.Artifact, model: types.Artifact) -> str | None:
         return f"the model at {model.uri} was not blessed by the evaluation ({blessing.uri})."
     if not blessing.has_custom_property(CURRENT_MODEL_PROPERTY):
         return f"the blessing at {blessing.uri} does not say which model it is about."
-    return _other_model(blessing, model)
+    return other_model(blessing, model)
 
 
 def _unserved(blessing: types.Artifact, model: types.Artifact) -> str | None:
     if not model_utils.is_infra_validated(blessing):
         why = blessing.get_string_custom_property("reason") or "see the report there"
         return f"the model at {model.uri} did not pass the serving check ({blessing.uri}): {why}"
-    return _other_model(blessing, model)
+    return other_model(blessing, model)
 
 
-def _other_model(blessing: types.Artifact, model: types.Artifact) -> str | None:
+def other_model(blessing: types.Artifact, model: types.Artifact) -> str | None:
     """Says which other model a blessing is about; None if it is about this one, or tells nothing."""
     uri = blessing.get_string_custom_property(CURRENT_MODEL_PROPERTY)
     if uri and uri.rstrip("/") != model.uri.rstrip("/"):

@@ -150,6 +150,4 @@ def sample(
 
 def _example(image: np.ndarray) -> bytes:
     value = tf.train.Feature(bytes_list=tf.train.BytesList(value=[image.tobytes()]))
-    return tf.train.Example(
-        features=tf.train.Features(feature={features.IMAGE: value})
-    ).SerializeToString()
+    return tf.train.Example(features=tf.train.Features(feature={features.IMAGE: value})).SerializeToString()

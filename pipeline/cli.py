@@ -139,7 +139,9 @@ def data_cifar10(out_dir: pathlib.Path) -> None:
     """Download the official binary archive, verify it and unpack it; an interrupted download goes on."""
     from components import archive
 
-    with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()) as bar:
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    ) as bar:
         download = bar.add_task("CIFAR-10", total=None)
         try:
             folder = archive.download_cifar10(

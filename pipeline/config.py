@@ -17,10 +17,10 @@ class GateConfig:
     Attributes:
         minimum_accuracy: floor of the accuracy over every test image.
         class_floors: floor of the accuracy on each class, in the order of `features.LABEL_NAMES`.
-        minimum_gain: by how much the model must beat the same probe on an untrained encoder, beyond doubt: the lower bound
-            of the paired interval of the gain must reach it.
-        maximum_regression: how much worse than the blessed model it may be. It is refused when the whole paired interval
-            of the change lies below minus this: noise does not block, and a model that is worse by more does not pass.
+        minimum_gain: by how much the model must beat the same probe on an untrained encoder, beyond doubt: the lower
+            bound of the paired interval of the gain must reach it.
+        maximum_regression: how much worse than the blessed model it may be. It is refused when the whole paired
+            interval of the change lies below minus this: noise does not block, and a model that is worse by more does not pass.
         minimum_corrupted_accuracy: floor of the mean accuracy over the corruptions of `components/corruptions.py`.
         minimum_worst_corrupted_accuracy: floor of the accuracy under each of them.
         minimum_test_images: the test split must hold at least as many; a gate on fewer proves less.

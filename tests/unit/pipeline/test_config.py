@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from pipeline.config import PRESETS, GateConfig, PipelineConfig
+from pipeline.config import PRESETS, PipelineConfig
 from trainer import settings
 
 
@@ -43,4 +43,4 @@ def test_every_listed_name_can_be_set():
 
 def test_a_gate_without_test_images_is_refused():
     with pytest.raises(ValueError, match="minimum_test_images is at least 1; received 0"):
-        GateConfig(minimum_accuracy=0.5, maximum_regression=0.0, minimum_test_images=0)
+        dataclasses.replace(PRESETS["demo"].gate, minimum_test_images=0)
