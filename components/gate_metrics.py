@@ -29,8 +29,8 @@ class PairedAccuracyChange(metric_types.Metric):
     """The change in accuracy from the baseline to the candidate on the same images, with its interval.
 
     Its keys are differences, so a `change_threshold` judges them, and TFMA drops that where there is no baseline. They
-    are the change itself, both bounds of `gate_statistics.change_interval`, the images gained and lost and McNemar's p. A
-    threshold applies to the one that is called `name`:
+    are the change itself, both bounds of `gate_statistics.change_interval`, the images gained and lost and McNemar's p.
+    A threshold applies to the one that is called `name`:
 
     - `paired_accuracy_change_upper`: at least -m means "not worse by more than m beyond doubt";
     - `paired_accuracy_change_lower`: at least m means "better by more than m beyond doubt".

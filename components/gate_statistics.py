@@ -38,8 +38,8 @@ def change_interval(
     """Tango's score interval of the change in accuracy from one model to another on the same images.
 
     At a change of 0 its test is McNemar's. Each bound alone is one-sided: the true change lies below the upper bound
-    with probability `confidence`, and above the lower one with the same. Source: Tango, Statistics in Medicine 17 (1998)
-    891-908.
+    with probability `confidence`, and above the lower one with the same. Source: Tango, Statistics in Medicine 17
+    (1998) 891-908.
 
     Args:
         gained: images that the new model has right and the old one wrong.

@@ -1,8 +1,8 @@
 """Slices by image quality: the Evaluator's rows get a band for each figure, which TFMA slices by.
 
 TFMA slices by equal values, and its SQL slices fail in the newer lane, so a figure such as brightness needs a feature
-with few values. It is made here, where TFMA has parsed the rows, and not stored: bands can move without new Examples. The
-Evaluator finds `custom_extractors` by `module_path="components.quality_bands"`.
+with few values. It is made here, where TFMA has parsed the rows, and not stored: bands can move without new Examples.
+The Evaluator finds `custom_extractors` by `module_path="components.quality_bands"`.
 """
 
 import copy

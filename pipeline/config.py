@@ -20,7 +20,7 @@ class GateConfig:
         minimum_gain: by how much the model must beat the same probe on an untrained encoder, beyond doubt: the lower
             bound of the paired interval of the gain must reach it.
         maximum_regression: how much worse than the blessed model it may be. It is refused when the whole paired
-            interval of the change lies below minus this: noise does not block, and a model that is worse by more does not pass.
+            interval of the change lies below minus this: noise does not block, and more than that does not pass.
         minimum_corrupted_accuracy: floor of the mean accuracy over the corruptions of `components/corruptions.py`.
         minimum_worst_corrupted_accuracy: floor of the accuracy under each of them.
         minimum_test_images: the test split must hold at least as many; a gate on fewer proves less.
