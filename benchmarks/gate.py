@@ -2,8 +2,8 @@
 
     python -m benchmarks.gate
 
-Each row draws test splits anew: the true change and the share of images on which the models disagree are fixed, which of
-them fall into the split is chance.
+Each row draws test splits anew: the true change and the share of images on which the models disagree are fixed, which
+of them fall into the split is chance.
 """
 
 import numpy as np

@@ -153,6 +153,7 @@ class Evaluation:
             for spec in self.config.metrics_specs
             for metric in spec.metrics
             for entry in metric.per_slice_thresholds
+            if entry.threshold.HasField("value_threshold") or entry.threshold.HasField("change_threshold")
             for where in entry.slicing_specs
         ]
         if not self.validation.validation_ok and all(criterion.passed for criterion in found):

@@ -15,6 +15,7 @@ from tfx.types import BaseChannel
 from components import features
 from components.anomaly_gate import AnomalyGate
 from components.example_gen import Cifar10ExampleGen
+from components.model_card import ModelCard
 from components.pusher import Pusher, PushSettings
 from components.robustness import Robustness
 from components.serving_check import ServingCheck
@@ -57,6 +58,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "Robustness": ("components/features.py", "components/corruptions.py", "components/robustness.py"),
     "ServingCheck": ("components/serving_check.py", "components/serving_requests.py"),
     VERDICT: ("components/verdict.py", "components/gate_statistics.py"),
+    "ModelCard": ("components/features.py", "components/model_card.py"),
     PUSHER: ("components/pusher.py", "components/serving_folder.py"),
 }
 _ALL_SOURCES = ("components", "trainer", "trainer/byol", "trainer/probe", "pipeline")
@@ -174,6 +176,15 @@ def create_pipeline(config: PipelineConfig, locations: Locations, beam_args: lis
         minimum_worst_corrupted_accuracy=config.gate.minimum_worst_corrupted_accuracy,
     )
 
+    # What is known of the model in words, to lie beside it.
+    settings, code_digest = dataclasses.asdict(config), source_digest(_ALL_SOURCES)
+    model_card = ModelCard(
+        verdict=verdict.outputs["verdict"],
+        examples=examples,
+        settings=json.dumps(settings),
+        code_digest=code_digest,
+    )
+
     # What all of them bless moves into the served folder in one rename.
     pusher = Pusher(
         model=model,
@@ -181,12 +192,13 @@ def create_pipeline(config: PipelineConfig, locations: Locations, beam_args: lis
         infra_blessing=serving_check.outputs["blessing"],
         evaluation=evaluator.outputs["evaluation"],
         examples=examples,
+        card=model_card.outputs["card"],
         push_destination=tfx.proto.PushDestination(
             filesystem=tfx.proto.PushDestination.Filesystem(base_directory=locations.serving)
         ),
         settings=PushSettings(
             keep_versions=config.keep_versions,
-            lineage={"settings": dataclasses.asdict(config), "code_digest": source_digest(_ALL_SOURCES)},
+            lineage={"settings": settings, "code_digest": code_digest},
         ),
     )
     pusher.exec_properties["served"] = json.dumps(locations.served)
@@ -207,6 +219,7 @@ def create_pipeline(config: PipelineConfig, locations: Locations, beam_args: lis
         robustness,
         serving_check,
         verdict,
+        model_card,
         pusher,
     ]
     for node in nodes:

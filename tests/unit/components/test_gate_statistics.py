@@ -11,7 +11,12 @@ from components import gate_statistics
 
 @pytest.mark.parametrize(
     ("right", "count", "expected"),
-    [(81, 263, (0.2553, 0.3662)), (15, 148, (0.0624, 0.1605)), (0, 20, (0.0, 0.1611)), (1, 29, (0.0061, 0.1718))],
+    [
+        (81, 263, (0.2553, 0.3662)),
+        (15, 148, (0.0624, 0.1605)),
+        (0, 20, (0.0, 0.1611)),
+        (1, 29, (0.0061, 0.1718)),
+    ],
 )
 def test_accuracy_interval_equals_newcombes_table(right, count, expected):
     """Newcombe, Statistics in Medicine 17 (1998) 857-872, table I, method 3."""
