@@ -69,7 +69,7 @@ def _paired(bound: str, least: float, confidence: float) -> tfma.MetricConfig:
     """The paired comparison with the baseline, one bound of which must be at least `least`."""
     threshold = config_pb2.MetricThreshold()
     threshold.change_threshold.direction = config_pb2.MetricDirection.HIGHER_IS_BETTER
-    threshold.change_threshold.absolute.value = least
+    threshold.change_threshold.absolute.value = least + 0.0  # never minus zero
     return tfma.MetricConfig(
         class_name="PairedAccuracyChange",
         module=gate_metrics.MODULE,

@@ -50,7 +50,7 @@ def world(tmp_path_factory):
     images = images.astype(np.uint8).reshape(IMAGES, -1)
     for position, right in enumerate((good, noise, worse, chance)):
         images[:, position] = _answers(rng, labels, right)
-        images[:, position + 10] = rng.integers(60, 256, IMAGES)
+        images[:, position + 10] = rng.integers(60, 250, IMAGES)
     images = images.reshape(-1, 32, 32, 3)
     root = tmp_path_factory.mktemp("gate")
     return types.SimpleNamespace(
