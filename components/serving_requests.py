@@ -137,10 +137,6 @@ class Session:
 
     def values(self, signature: str, rows: slice) -> Any:
         """The same images in the form that a signature takes."""
-        with self.tf.init_scope():  # the caller may be building a graph
-            return self._values(signature, rows)
-
-    def _values(self, signature: str, rows: slice) -> Any:
         if signature == "embed_pixels":
             return self.pixels[rows]
         if signature == "evaluate":
@@ -255,19 +251,20 @@ def check_session(session: Session) -> None:
     That is how TensorFlow Serving loads a model; Python's loader rebuilds objects instead and finds variables that the
     graph's restoring operation misses.
     """
-    tf, rows = session.tf, slice(0, 4)
+    tf = session.tf
+    values = {name: session.values(name, slice(0, 4)) for name in CONTRACT}
     with tf.Graph().as_default(), tf.compat.v1.Session() as server:
         loaded = tf.compat.v1.saved_model.load(server, ["serve"], session.request["model"])
         answers = {
             name: server.run(
                 {key: tensor.name for key, tensor in signature.outputs.items()},
-                {tensor.name: session.values(name, rows) for tensor in signature.inputs.values()},
+                {tensor.name: values[name] for tensor in signature.inputs.values()},
             )
             for name, signature in loaded.signature_def.items()
             if name in CONTRACT
         }
     for name, answer in answers.items():
-        expected = session.ask(name, session.values(name, rows))
+        expected = session.ask(name, values[name])
         for key in answer.keys() - STRING_OUTPUTS:
             session.compare(f"{name}'s {key} in a session and in Python", answer[key], expected[key])
 
