@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help env run test test-fast lint lock bench-data bench-train clean
+.PHONY: help env run test test-fast lint lock docs bench-data bench-train clean
 
 # floor or current; empty: what this system can load.
 LANE ?=
@@ -42,6 +42,9 @@ lint: env ## Check style, format and types
 lock: ## Resolve requirements/*.in into *.lock (UPGRADE=1 takes the newest releases)
 	@requirements/make_env.sh tools
 	@requirements/lock.sh "$(CURDIR)/.tools/uv/bin/uv"
+
+docs: env ## Write docs/settings.md anew, from the settings' dataclasses
+	@$(BIN)/python -m pipeline.settings_page docs/settings.md
 
 bench-data: env ## Measure the data components on the full 60,000 images
 	@$(BIN)/python -m benchmarks.data

@@ -27,7 +27,12 @@ REQUIRES = [
     "keras>=3.12,<4",
     "numpy>=1.26,<3",
     "pillow>=11",
+    "jinja2>=3.1,<4",
     "portalocker>=2.10",
+    "pyarrow>=10",
+    "scikit-learn>=1.5,<2",
+    "tensorboard>=2.16,<3",
+    "werkzeug>=3,<4",
     "typer>=0.15,<1",
     "rich>=13,<16",
 ]

@@ -178,15 +178,23 @@ def check_drift(
     current, previous = rows.compared_figures(), earlier.compared_figures()
     for key in current:
         distance = ks_distance(current[key], previous[key])
-        noise = _KS_CRITICAL * np.sqrt(1 / len(current[key]) + 1 / len(previous[key]))
-        if distance > max(limits.drift, noise):
+        limit = distance_limit(len(current[key]), len(previous[key]), limits.drift)
+        if distance > limit:
             reason = (
                 f"mean went from {previous[key].mean():.3f} in span {earlier_span} to "
                 f"{current[key].mean():.3f}, "
-                f"Kolmogorov-Smirnov distance {distance:.3f}; expected at most {max(limits.drift, noise):.3f}"
+                f"Kolmogorov-Smirnov distance {distance:.3f}; expected at most {limit:.3f}"
             )
             findings.append(Finding(ERROR, key, split, span, reason))
     return findings or _check_class_drift(span, split, rows, earlier_span, earlier, limits.class_drift)
+
+
+def distance_limit(count: int, earlier_count: int, drift: float) -> float:
+    """The Kolmogorov-Smirnov distance up to which two samples of these sizes have not drifted.
+
+    It is `drift`, or what noise alone reaches once in a thousand times if that is more.
+    """
+    return max(drift, float(_KS_CRITICAL * np.sqrt(1 / count + 1 / earlier_count)))
 
 
 def _check_class_drift(

@@ -2,17 +2,17 @@
 
 import errno
 import pathlib
-import sys
 import time
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pipeline import console
+from pipeline import console, use_commands
 from pipeline.config import PRESETS, PipelineConfig
+from pipeline.report import commands as report_commands
 from pipeline.root import Records, Root, RootInUseError
 from trainer import settings
 
@@ -29,7 +29,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="Make or fetch a data set in CIFAR-10's binary layout.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-FAILED, USAGE, NOT_PUSHED, INTERRUPTED = 1, 2, 3, 130
+FAILED, NOT_PUSHED, INTERRUPTED = 1, 3, 130
 RootOption = Annotated[
     pathlib.Path, typer.Option("--root", help="Folder of everything that runs leave behind.")
 ]
@@ -69,14 +69,14 @@ def run(
             records = _data(preset, data, span, place, config)
             summary = _run(config, preset, records, place)
     except RootInUseError as error:
-        _stop(str(error))
+        console.stop(str(error))
     except console.NodeFailedError as error:
-        _stop(f"{error}. The full log is the newest file in {place.logs}.", FAILED)
+        console.stop(f"{error}. The full log is the newest file in {place.logs}.", FAILED)
     except KeyboardInterrupt:
-        _stop("Interrupted. The same command goes on from the last checkpoint.", INTERRUPTED)
+        console.stop("Interrupted. The same command goes on from the last checkpoint.", INTERRUPTED)
     _tell(summary)
     if summary.pushed_version is None:
-        _stop(f"Not pushed: {summary.not_pushed_because}.", NOT_PUSHED)
+        console.stop(f"Not pushed: {summary.not_pushed_because}.", NOT_PUSHED)
 
 
 @app.command("settings")
@@ -121,7 +121,7 @@ def rollback(
     try:
         publication = serving_folder.rollback(_existing(root).serving, version)
     except (ValueError, OSError) as error:
-        _stop(str(error))
+        console.stop(str(error))
     typer.echo(f"Version {publication.version} is served from {publication.path}.")
 
 
@@ -136,7 +136,7 @@ def data_demo(
     try:
         typer.echo(f"Wrote {synthetic.write(out_dir, seed=seed)}.")
     except (ValueError, OSError) as error:
-        _stop(_reason(error))
+        console.stop(_reason(error))
 
 
 @data_app.command("cifar10")
@@ -153,10 +153,14 @@ def data_cifar10(out_dir: pathlib.Path) -> None:
                 out_dir, progress=lambda done, total: bar.update(download, completed=done, total=total)
             )
         except (ValueError, OSError) as error:
-            _stop(_reason(error))
+            console.stop(_reason(error))
         except KeyboardInterrupt:
-            _stop("Interrupted. The same command resumes the download.", INTERRUPTED)
+            console.stop("Interrupted. The same command resumes the download.", INTERRUPTED)
     typer.echo(f"CIFAR-10 is in {folder}.")
+
+
+use_commands.register(app, data_app)
+report_commands.register(app)
 
 
 def main() -> None:
@@ -166,23 +170,23 @@ def main() -> None:
 
 def _config(preset: str, assignments: list[str]) -> PipelineConfig:
     if preset not in PRESETS:
-        _stop(f"There is no preset {preset!r}. Known: {', '.join(PRESETS)}.")
+        console.stop(f"There is no preset {preset!r}. Known: {', '.join(PRESETS)}.")
     try:
         return settings.override(PRESETS[preset], assignments)
     except ValueError as error:
-        _stop(str(error))
+        console.stop(str(error))
 
 
 def _prepare(place: Root) -> None:
     try:
         place.prepare()
     except OSError as error:
-        _stop(f"Cannot write to {place.path}: {_reason(error)}. Choose another --root.")
+        console.stop(f"Cannot write to {place.path}: {_reason(error)}. Choose another --root.")
 
 
 def _existing(root: pathlib.Path) -> Root:
     if not root.is_dir():
-        _stop(f"There is no folder {root}; --root is the folder that `byol run` was given.")
+        console.stop(f"There is no folder {root}; --root is the folder that `byol run` was given.")
     return Root(root.absolute())
 
 
@@ -202,7 +206,7 @@ def _data(
         found = cifar10.inspect_folder(folder if span is None else folder / f"{cifar10.SPAN_FOLDER}{span}")
         _check_counts(found, config)
     except (ValueError, OSError) as error:
-        _stop(_reason(error))
+        console.stop(_reason(error))
     return Records(found.path.absolute(), span)
 
 
@@ -263,11 +267,6 @@ def _reason(error: Exception) -> str:
             f"the disk is full ({error.filename or error.strerror}); free some space and run the same command"
         )
     return str(error)
-
-
-def _stop(message: str, status: int = USAGE) -> NoReturn:
-    Console(file=sys.stderr, soft_wrap=True).print(message, highlight=False, markup=False)
-    raise typer.Exit(status)
 
 
 if __name__ == "__main__":

@@ -2,19 +2,18 @@
 
 import dataclasses
 import json
-import logging
 import time
 
-from absl import logging as absl_logging
 from rich.console import Console
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.orchestration.pipeline import Pipeline
 
 from components import serving_folder
 from pipeline import console as console_lines
-from pipeline import pipeline
+from pipeline import pipeline, progress
 from pipeline.beam import beam_args
 from pipeline.config import PipelineConfig
+from pipeline.report.write import write_after_run
 from pipeline.root import Records, Root, write_atomically
 from pipeline.run_record import RunRecord
 
@@ -65,11 +64,12 @@ def run(config: PipelineConfig, preset: str, records: Records, root: Root, conso
         NodeFailedError: when a node fails; what it names is the cause, not the stack.
     """
     started = time.monotonic()
-    record = _follow(_build(config, records, root), root, console)
+    record = _follow(_build(config, records, root), preset, root, console)
     summary = summarize(record, preset, str(records.folder), time.monotonic() - started)
     text = json.dumps(dataclasses.asdict(summary), indent=2) + "\n"
     write_atomically(root.summary(summary.run_id), text)
     write_atomically(root.latest_summary, text)
+    write_after_run(root, summary.run_id, console)
     return summary
 
 
@@ -111,23 +111,16 @@ def _build(config: PipelineConfig, records: Records, root: Root) -> Pipeline:
     )
 
 
-def _follow(built: Pipeline, root: Root, console: Console) -> RunRecord:
-    progress, lines = console_lines.NodeProgress(console), console_lines.TrainingLines(console)
-    absl, ours = absl_logging.get_absl_logger(), logging.getLogger("byol")
-    absl_logging.set_verbosity(absl_logging.INFO)
-    ours.setLevel(logging.INFO)
-    absl.addHandler(progress)
-    ours.addHandler(lines)
-    try:
-        LocalDagRunner().run(built)
-    except Exception as error:
-        # The boundary between TFX and a person: whatever a node raised becomes one line that names the node.
-        raise console_lines.NodeFailedError(
-            f"{progress.running or 'The runner'} failed: {cause(error)}"
-        ) from error
-    finally:
-        absl.removeHandler(progress)
-        ours.removeHandler(lines)
+def _follow(built: Pipeline, preset: str, root: Root, console: Console) -> RunRecord:
+    nodes = [node.id for node in built.components]
+    with progress.followed(console, nodes, progress.expected_seconds(root, preset)) as follower:
+        try:
+            LocalDagRunner().run(built)
+        except Exception as error:
+            # The boundary between TFX and a person: whatever a node raised becomes one line that names the node.
+            raise console_lines.NodeFailedError(
+                f"{follower.running or 'The runner'} failed: {cause(error)}"
+            ) from error
     return RunRecord(root.metadata)
 
 

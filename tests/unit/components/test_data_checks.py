@@ -142,3 +142,12 @@ def test_ks_distance_is_scipys():
     assert data_checks.ks_distance(some, others) == pytest.approx(stats.ks_2samp(some, others).statistic)
     assert data_checks.ks_distance(some, some) == 0
     assert data_checks.ks_distance(some, some + 100) == 1
+
+
+def test_distance_limit_is_the_setting_or_the_noise():
+    """Of two samples of one distribution scipy's own p-value is above 0.001 up to the limit, and below it beyond."""
+    assert data_checks.distance_limit(50_000, 50_000, 0.1) == 0.1
+    limit = data_checks.distance_limit(300, 500, 0.1)
+    assert limit > 0.1
+    size = 300 * 500 / 800
+    assert stats.kstwobign.sf(limit * np.sqrt(size)) == pytest.approx(0.001, rel=0.1)

@@ -1,0 +1,66 @@
+"""Commands for looking at runs: the report again, TensorBoard."""
+
+import json
+import os
+import pathlib
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+from pipeline.console import stop
+from pipeline.root import Root
+
+_FAILED = 1
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the command line."""
+    app.command()(report)
+    app.command()(tensorboard)
+
+
+def report(
+    root: Annotated[pathlib.Path, typer.Option(help="Folder that `byol run` was given.")],
+    run: Annotated[
+        str | None, typer.Argument(help="Id of the run; the last finished one if left out.")
+    ] = None,
+) -> None:
+    """Write the report of a finished run as one HTML file; `byol run` writes it by itself."""
+    place = Root(root.absolute())
+    if not place.latest_summary.is_file():
+        stop(f"There is no finished run in {root}; --root is the folder that `byol run` was given.")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.filterwarnings("ignore")
+    from pipeline.report.write import write_report
+
+    try:
+        run_id = run or json.loads(place.latest_summary.read_text())["run_id"]
+        typer.echo(f"Wrote {write_report(place, run_id)}.")
+    except (ValueError, OSError) as error:
+        stop(str(error))
+    except KeyError as error:
+        stop(f"The run did not record {error}, which the report needs.", _FAILED)
+
+
+def tensorboard(
+    root: Annotated[pathlib.Path, typer.Option(help="Folder that `byol run` was given.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 6006,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "localhost",
+) -> None:
+    """Show every run of a root in TensorBoard: curves, and the test embeddings in its projector."""
+    if not root.is_dir():
+        stop(f"There is no folder {root}; --root is the folder that `byol run` was given.")
+    from pipeline.report import projector
+
+    place = Root(root.absolute())
+    try:
+        count = projector.write_config(place)
+    except OSError as error:
+        stop(f"Cannot write into {root}: {error.strerror}.")
+    typer.echo(f"Embeddings of {count} runs are in the projector.")
+    sys.stdout.flush()
+    arguments = ["-m", "tensorboard.main", "--logdir", str(place.path), "--port", str(port), "--host", host]
+    # TensorBoard takes this process over, so that Ctrl-C reaches it.
+    os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - no shell is wanted

@@ -1,0 +1,391 @@
+"""From facts to HTML: what is shown, in which order and words. The look is in page.html and style.css."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from components import features
+from pipeline.report import charts, measures
+from pipeline.report.facts import Comparison, Facts
+from pipeline.report.pictures import Sprite, sprite
+
+ACCURACY = "sparse_categorical_accuracy"  # TFMA's name of it
+MISTAKES = 24
+NEIGHBORS = 6
+# Share from which white is easier to read than black on a cell of the confusion matrix.
+WHITE_FROM = 0.83
+# Of a class's name on the map, in its view box; a phone shows it larger.
+_NAME_WIDTH, _NAME_HEIGHT = 110.0, 26.0
+_MAP_WIDTH = 700.0
+_FOLDER = pathlib.Path(__file__).parent
+# Told apart by people with the common colour deficiencies as well; every use has a name or a shape beside it.
+COLORS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#b0347f",
+    "#8a6d00",
+    "#5b3fa0",
+    "#2f8fbf",
+    "#7a3b12",
+    "#4d6b1f",
+    "#444444",
+)
+_CURVES = {
+    "loss": "Loss (0 to 8; low is not good by itself)",
+    "knn_accuracy": "kNN accuracy on held-out training images",
+    "tau": "Target decay tau",
+    "learning_rate": "Learning rate",
+    "projection_spread": "Spread of the projections (below 0.1: collapse to a point)",
+    "projection_rank": "Effective rank of the projections (below 2: collapse to a line)",
+    "rank_me": "Effective rank of the representations",
+    "target_cosine": "Cosine of online and target projection",
+    "images_per_second": "Images per second",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Bar:
+    """One bar of a chart of shares.
+
+    Attributes:
+        name: what it is of.
+        value: its length, 0 to 1.
+        text: the value in words.
+        lower, upper: its interval; None without.
+        floor: what the gate asks of it; None where it asks nothing.
+        fact: the key of `summary.json` that it shows, if any.
+        strong: the bar that the others are compared with.
+    """
+
+    name: str
+    value: float
+    text: str
+    lower: float | None = None
+    upper: float | None = None
+    floor: float | None = None
+    fact: str = ""
+    strong: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A picture in the sprite, and what to say of it.
+
+    Attributes:
+        column, line: its place.
+        text: for those who do not see it.
+        caption: below it.
+        good: whether it is what was hoped for; None where nothing was.
+    """
+
+    column: int
+    line: int
+    text: str
+    caption: str = ""
+    good: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A test image on the map, in the map's view box."""
+
+    x: float
+    y: float
+    picture: Picture
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """The test images of one class on the map.
+
+    Attributes:
+        name, color: of the class.
+        points: its images.
+        x, name_y: where its name goes.
+    """
+
+    name: str
+    color: str
+    points: list[Point]
+    x: float
+    name_y: float
+
+
+def render(facts: Facts) -> str:
+    """The whole page."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = percent
+    environment.filters["number"] = charts.number
+    environment.filters["duration"] = duration
+    page = environment.get_template("page.html").render(**context(facts))
+    # Characters outside ASCII as references: no encoding of any system can spoil them.
+    return page.encode("ascii", "xmlcharrefreplace").decode("ascii")
+
+
+def context(facts: Facts) -> dict[str, Any]:
+    """What the template is given."""
+    test = facts.test
+    predicted = test.probabilities.argmax(1)
+    matrix = measures.confusion(test.labels, predicted, len(features.LABEL_NAMES))
+    bins = measures.calibration(test.labels, test.probabilities)
+    mistakes = measures.worst_mistakes(test.labels, test.probabilities, MISTAKES)
+    album = _album(facts, mistakes)
+    return {
+        "summary": facts.summary,
+        # Runs of older code recorded fewer settings.
+        "floor": facts.settings.get("gate", {}).get("minimum_accuracy"),
+        "criteria": facts.verdict.get("criteria", []),
+        "comparison": facts.verdict.get("comparison", {}),
+        "classes": features.LABEL_NAMES,
+        "album": album,
+        "accuracy": accuracy_bars(facts, int((predicted == test.labels).sum())),
+        "overall": measures.share(int(matrix.trace()), int(matrix.sum())),
+        "class_bars": class_bars(matrix, class_floors(facts.settings.get("gate", {}))),
+        "slices": slice_bars(facts.verdict.get("slices", {})),
+        "corrupted": corruption_bars(facts.verdict.get("corrupted", {})),
+        "matrix": matrix.tolist(),
+        "shades": (matrix / np.maximum(matrix.sum(1, keepdims=True), 1)).tolist(),
+        "white_from": WHITE_FROM,
+        "bins": bins,
+        "calibration_error": measures.calibration_error(bins),
+        "mean_confidence": float(test.probabilities.max(1).mean()),
+        "curves": curves(facts.history),
+        "epochs": facts.history,
+        "history_rows": list(zip(*facts.history.values(), strict=True)),
+        **_map(facts, album),
+        "neighbors": _neighbors(facts, album),
+        "mistakes": [_mistake(facts, album, int(row)) for row in mistakes],
+        "mistake_total": int((predicted != test.labels).sum()),
+        "views": _view_pictures(facts, album),
+        "view_settings": view_settings(facts.settings.get("pretraining", {})),
+        "data": facts.data,
+        "drift": [(figure, drift_words(figure)) for figure in facts.data.figures],
+        "timing": timing_bars(facts.summary["components"]),
+        "probe": facts.probe,
+        "lineage": facts.lineage,
+        "environment": facts.environment,
+        "code_digest": facts.code_digest,
+        "settings": sorted(flat(facts.settings).items()),
+    }
+
+
+def accuracy_bars(facts: Facts, right: int) -> list[Bar]:
+    """The encoder beside what it has to beat. The values are those of `summary.json`, intervals are Wilson's."""
+    total = len(facts.test.labels)
+    floor = facts.settings.get("gate", {}).get("minimum_accuracy")
+    found = [
+        ("BYOL encoder, linear probe", "linear_accuracy", right),
+        ("untrained encoder, linear probe", "random_encoder_linear_accuracy", None),
+    ]
+    bars = []
+    for name, key, count in found:
+        value = facts.summary[key]
+        part = measures.share(round(value * total) if count is None else count, total)
+        bars.append(
+            Bar(name, value, percent(value), part.lower, part.upper, floor, key, key == "linear_accuracy")
+        )
+    baseline = facts.verdict.get("comparison", {}).get("baseline_accuracy")
+    if baseline is not None:
+        part = measures.share(round(baseline * total), total)
+        bars.append(
+            Bar("blessed model before, same images", baseline, percent(baseline), part.lower, part.upper)
+        )
+    knn = facts.summary["knn_accuracy"]
+    bars.append(Bar("kNN, held-out training images", knn, percent(knn), fact="knn_accuracy"))
+    return bars
+
+
+def class_floors(gate: dict[str, Any]) -> list[float | None]:
+    """The gate's floor of each class: one for all, one each, or none recorded."""
+    each = gate.get("class_floors") or [gate.get("minimum_class_accuracy")] * len(features.LABEL_NAMES)
+    return list(each)
+
+
+def class_bars(matrix: np.ndarray, floors: list[float | None]) -> list[Bar]:
+    """Accuracy on the test images of each class that has any."""
+    bars = []
+    for number, row in enumerate(matrix):
+        if row.sum():
+            part = measures.share(int(row[number]), int(row.sum()))
+            text = f"{percent(part.value)} ({part.right} of {part.total})"
+            name = features.LABEL_NAMES[number]
+            bars.append(Bar(name, part.value, text, part.lower, part.upper, floors[number]))
+    return bars
+
+
+def slice_bars(slices: dict[str, dict[str, Any]]) -> list[Bar]:
+    """Accuracy on parts of the test images other than classes, as the verdict has it with its intervals."""
+    return [
+        Bar(name, values[ACCURACY], percent(values[ACCURACY]), *values["accuracy_interval"])
+        for name, values in slices.items()
+        if not name.startswith(f"{features.LABEL}=") and "accuracy_interval" in values
+    ]
+
+
+def corruption_bars(corrupted: dict[str, Any]) -> list[Bar]:
+    """Accuracy under each corruption, as the verdict has it."""
+    return [Bar(name, value, percent(value)) for name, value in corrupted.get("accuracy", {}).items()]
+
+
+def timing_bars(seconds: dict[str, float]) -> list[Bar]:
+    """Each component's share of the longest one."""
+    longest = max([*seconds.values(), 1e-9])
+    return [Bar(name, value / longest, duration(value)) for name, value in seconds.items()]
+
+
+def curves(history: dict[str, list[float]]) -> list[charts.LineChart]:
+    """A chart for each column that is known, in the order of importance."""
+    found = (
+        charts.line_chart(name, title, history["epoch"], history[name])
+        for name, title in _CURVES.items()
+        if name in history
+    )
+    return [chart for chart in found if chart is not None]
+
+
+def drift_words(figure: Comparison) -> str:
+    """What a comparison with the span before comes to."""
+    if figure.distance is None or figure.limit is None:
+        return "no earlier span"
+    return "drifted" if figure.distance > figure.limit else "as before"
+
+
+def view_settings(pretraining: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Each augmentation with its value in both views."""
+    first, second = pretraining.get("view_1", {}), pretraining.get("view_2", {})
+    return [(name, value, second.get(name)) for name, value in first.items()]
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
+
+
+def percent(value: float) -> str:
+    """0.9305 -> 93.05%."""
+    return f"{value:.2%}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _album(facts: Facts, mistakes: np.ndarray) -> Sprite:
+    """Every picture of the page: test images by row, training images and their views."""
+    rows = sorted({int(row) for row in facts.test.sample} | {int(row) for row in mistakes})
+    pictures = {f"test-{row}": facts.test.images[row] for row in rows}
+    for name in ("images", "first", "second"):
+        pictures |= {f"{name}-{i}": picture for i, picture in enumerate(getattr(facts.views, name))}
+    return sprite(pictures)
+
+
+def _picture(album: Sprite, name: str, text: str, caption: str = "", good: bool | None = None) -> Picture:
+    column, line = album.places[name]
+    return Picture(column, line, text, caption, good)
+
+
+def _map(facts: Facts, album: Sprite) -> dict[str, Any]:
+    """Points by class, and how well the map tells classes apart."""
+    test = facts.test
+    labels = test.labels[test.sample]
+    placed = measures.flat_map(test.vectors)
+    predicted = test.probabilities.argmax(1)
+    points: list[list[Point]] = [[] for _ in features.LABEL_NAMES]
+    for row, label, (x, y) in zip(test.sample.tolist(), labels.tolist(), placed.tolist(), strict=True):
+        said = features.LABEL_NAMES[predicted[row]]
+        name = features.LABEL_NAMES[label]
+        words = f"{name}, test image {row}" + ("" if said == name else f", taken for {said}")
+        points[label].append(Point(20 + 660 * x, 20 + 520 * y, _picture(album, f"test-{row}", words)))
+    kept = [number for number, found in enumerate(points) if found]
+    middles = [_dense_place(np.array([(point.x, point.y) for point in points[k]])) for k in kept]
+    groups = [
+        Group(features.LABEL_NAMES[k], COLORS[k], points[k], x, y)
+        for k, (x, y) in zip(kept, apart(middles), strict=True)
+    ]
+    return {"groups": groups, "mapped": len(labels), "separation": measures.separation(placed, labels)}
+
+
+def _dense_place(places: np.ndarray) -> tuple[float, float]:
+    """Where the points [n, 2] of a class lie closest: the one with the least distance to a quarter of them."""
+    distance = np.linalg.norm(places[:, None] - places[None], axis=2)
+    near = np.sort(distance, axis=1)[:, : max(1, len(places) // 4)]
+    x, y = places[near.mean(1).argmin()]
+    return float(x), float(y)
+
+
+def apart(places: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Moves names that would lie on each other down, from the top one on; the order stays."""
+    settled: list[tuple[float, float]] = []
+    moved = list(places)
+    # A name is centred on its place and must not leave the frame, on a phone either.
+    places = [(min(max(x, _NAME_WIDTH), _MAP_WIDTH - _NAME_WIDTH), y) for x, y in places]
+    for number in sorted(range(len(places)), key=lambda i: places[i][1]):
+        x, y = places[number]
+        while any(
+            abs(x - other_x) < _NAME_WIDTH and abs(y - other_y) < _NAME_HEIGHT for other_x, other_y in settled
+        ):
+            y += 2.0
+        settled.append((x, y))
+        moved[number] = (x, y)
+    return moved
+
+
+def _neighbors(facts: Facts, album: Sprite) -> list[tuple[Picture, list[Picture]]]:
+    """One test image of each class with the nearest other test images."""
+    test = facts.test
+    labels = test.labels[test.sample]
+    queries = measures.one_of_each(labels, len(features.LABEL_NAMES))
+    count = min(NEIGHBORS, len(labels) - 1)
+    found = measures.neighbors(test.vectors, queries, count)
+    lines = []
+    for query, rows in zip(queries, found, strict=True):
+        name = features.LABEL_NAMES[labels[query]]
+        near = [
+            _picture(
+                album,
+                f"test-{test.sample[row]}",
+                f"neighbor: {features.LABEL_NAMES[labels[row]]}",
+                features.LABEL_NAMES[labels[row]],
+                bool(labels[row] == labels[query]),
+            )
+            for row in rows
+        ]
+        lines.append((_picture(album, f"test-{test.sample[query]}", f"query: {name}", name), near))
+    return lines
+
+
+def _mistake(facts: Facts, album: Sprite, row: int) -> Picture:
+    probabilities = facts.test.probabilities[row]
+    truth = features.LABEL_NAMES[facts.test.labels[row]]
+    said = features.LABEL_NAMES[probabilities.argmax()]
+    words = f"{truth}, taken for {said} with probability {probabilities.max():.0%}"
+    return _picture(album, f"test-{row}", words, f"{truth} → {said} {probabilities.max():.0%}")
+
+
+def _view_pictures(facts: Facts, album: Sprite) -> list[tuple[Picture, Picture, Picture]]:
+    names = [features.LABEL_NAMES[label] for label in facts.views.labels]
+    return [
+        (
+            _picture(album, f"images-{i}", f"training image: {name}", name),
+            _picture(album, f"first-{i}", f"view 1 of the same {name}"),
+            _picture(album, f"second-{i}", f"view 2 of the same {name}"),
+        )
+        for i, name in enumerate(names)
+    ]

@@ -1,0 +1,60 @@
+"""Test embeddings for TensorBoard's embedding projector: vectors, labels, pictures and the file that names them."""
+
+import json
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from components import features
+from pipeline.report.pictures import TILE, sheet
+from pipeline.root import Root, write_atomically
+
+FOLDER = "projector"
+TENSORS, METADATA, SPRITE = "tensors.tsv", "metadata.tsv", "sprite.png"
+CONFIG_FILE = "projector_config.pbtxt"  # TensorBoard looks for this name in its log folder
+
+
+def write(
+    folder: pathlib.Path, images: np.ndarray, labels: np.ndarray, predicted: np.ndarray, vectors: np.ndarray
+) -> None:
+    """Writes the files of one run.
+
+    Args:
+        folder: made if it does not exist.
+        images: uint8 [m, 32, 32, 3].
+        labels, predicted: [m] int64 class numbers.
+        vectors: [m, d] float32.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(
+        folder / TENSORS, "".join("\t".join(f"{x:.6g}" for x in row) + "\n" for row in vectors.tolist())
+    )
+    names = features.LABEL_NAMES
+    rows = [
+        f"{names[label]}\t{names[said]}\t{'yes' if label == said else 'no'}\n"
+        for label, said in zip(labels, predicted, strict=True)
+    ]
+    write_atomically(folder / METADATA, "label\tpredicted\tright\n" + "".join(rows))
+    Image.fromarray(sheet(list(images))).save(folder / SPRITE)
+
+
+def write_config(root: Root) -> int:
+    """Names the embeddings of every run to TensorBoard; returns how many runs have some, the newest first."""
+    folders = sorted((path.parent for path in root.path.glob(f"runs/*/{FOLDER}/{TENSORS}")), reverse=True)
+    write_atomically(root.path / CONFIG_FILE, "".join(_embedding(root, folder) for folder in folders))
+    return len(folders)
+
+
+def _embedding(root: Root, folder: pathlib.Path) -> str:
+    """One entry of the projector's configuration in Protobuf's text format, whose strings are JSON's."""
+    place = folder.relative_to(root.path)
+    paths = {name: json.dumps(str(place / name)) for name in (TENSORS, METADATA, SPRITE)}
+    return (
+        "embeddings {\n"
+        f"  tensor_name: {json.dumps(folder.parent.name)}\n"
+        f"  tensor_path: {paths[TENSORS]}\n"
+        f"  metadata_path: {paths[METADATA]}\n"
+        f"  sprite {{ image_path: {paths[SPRITE]} single_image_dim: {TILE} single_image_dim: {TILE} }}\n"
+        "}\n"
+    )

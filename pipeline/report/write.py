@@ -1,0 +1,64 @@
+"""Writes a run's report beside its summary, and never makes a good run a failed one."""
+
+import json
+import logging
+import pathlib
+
+from rich.console import Console
+
+from pipeline.root import Root, write_atomically
+
+REPORT_FILE = "report.html"
+_LOGGER = logging.getLogger(__name__)
+
+
+def write_report(root: Root, run_id: str) -> pathlib.Path:
+    """Writes the report of a finished run and returns its file, `report.html` beside `summary.json`.
+
+    The embeddings that it shows are written for TensorBoard as well, in the folder `projector` beside it.
+
+    Args:
+        root: of the run.
+        run_id: TFX's id of the run, or the name of its folder.
+
+    Raises:
+        ValueError: there is no such run.
+        OSError: what the run left behind cannot be read, or the report not be written.
+    """
+    summary_file = root.summary(run_id)
+    if not summary_file.is_file():
+        known = (
+            ", ".join(sorted(path.parent.name for path in root.path.glob("runs/*/summary.json"))) or "none"
+        )
+        raise ValueError(f"{root.path} has no finished run {run_id}. Finished runs: {known}.")
+    summary = json.loads(summary_file.read_text())
+    from pipeline.report import facts, page, projector
+    from pipeline.report.run_store import StoredRun
+
+    found = facts.gather(StoredRun(root.metadata, summary["run_id"]), summary)
+    path = summary_file.with_name(REPORT_FILE)
+    write_atomically(path, page.render(found))
+    test = found.test
+    projector.write(
+        summary_file.with_name(projector.FOLDER),
+        images=test.images[test.sample],
+        labels=test.labels[test.sample],
+        predicted=test.probabilities[test.sample].argmax(1),
+        vectors=test.vectors,
+    )
+    return path
+
+
+def write_after_run(root: Root, run_id: str, console: Console) -> None:
+    """Writes the report of a run that has just finished; says in one line where it is, or why there is none."""
+    try:
+        console.print(f"Report: {write_report(root, run_id)}", highlight=False, soft_wrap=True)
+    except KeyboardInterrupt:
+        console.print(f"No report: interrupted. `byol report --root {root.path}` writes it.", highlight=False)
+    except Exception as error:
+        # The run is finished and its verdict stands; a page about it must not change that, whatever it stumbles over.
+        _LOGGER.exception("The report of run %s could not be written.", run_id)
+        reason = (str(error).splitlines() or [""])[0]
+        console.print(
+            f"No report: {type(error).__name__}: {reason}", highlight=False, markup=False, soft_wrap=True
+        )
