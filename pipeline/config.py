@@ -2,10 +2,11 @@
 
 import dataclasses
 
-from components.features import LABEL_NAMES
 from trainer import architecture
 from trainer.byol.config import HeadConfig, OptimizerConfig, PretrainingConfig, ViewConfig
 from trainer.probe.config import ProbeConfig
+
+CLASSES = 10  # features.LABEL_NAMES holds as many; that module needs NumPy, which the command line does not wait for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +51,9 @@ class GateConfig:
             _check_share(name, getattr(self, name))
         for floor in self.class_floors:
             _check_share("class_floors", floor)
-        if len(self.class_floors) != len(LABEL_NAMES):
+        if len(self.class_floors) != CLASSES:
             raise ValueError(
-                f"gate.class_floors needs one floor for each of {len(LABEL_NAMES)} classes; "
+                f"gate.class_floors needs one floor for each of {CLASSES} classes; "
                 f"received {len(self.class_floors)}."
             )
         if not -1.0 <= self.minimum_gain <= 1.0:
@@ -148,7 +149,7 @@ PRESETS: dict[str, PipelineConfig] = {
         probe=ProbeConfig(),
         gate=GateConfig(
             minimum_accuracy=0.8,
-            class_floors=(0.6,) * len(LABEL_NAMES),
+            class_floors=(0.6,) * CLASSES,
             minimum_gain=0.1,
             maximum_regression=0.005,
             minimum_corrupted_accuracy=0.5,
@@ -171,7 +172,7 @@ PRESETS: dict[str, PipelineConfig] = {
         probe=ProbeConfig(),
         gate=GateConfig(
             minimum_accuracy=0.55,
-            class_floors=(0.25,) * len(LABEL_NAMES),
+            class_floors=(0.25,) * CLASSES,
             minimum_gain=0.05,
             maximum_regression=0.01,
             minimum_corrupted_accuracy=0.35,
@@ -198,7 +199,7 @@ PRESETS: dict[str, PipelineConfig] = {
         probe=ProbeConfig(epochs=100),
         gate=GateConfig(
             minimum_accuracy=0.82,
-            class_floors=(0.5,) * len(LABEL_NAMES),
+            class_floors=(0.5,) * CLASSES,
             minimum_gain=0.2,
             maximum_regression=0.005,
             minimum_corrupted_accuracy=0.55,
