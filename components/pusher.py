@@ -40,6 +40,7 @@ _PUSH_DESTINATION = standard_component_specs.PUSH_DESTINATION_KEY
 _CUSTOM_CONFIG = standard_component_specs.CUSTOM_CONFIG_KEY
 _EVALUATION = standard_component_specs.EVALUATION_KEY
 _EXAMPLES = standard_component_specs.EXAMPLES_KEY
+_CARD = "card"
 
 Artifacts = dict[str, list[types.Artifact]]
 
@@ -72,13 +73,14 @@ class PushSettings:
 
 
 class PusherSpec(component_spec.ComponentSpec):
-    """The stock Pusher's, with two more inputs, from which the lineage is read."""
+    """The stock Pusher's, with the inputs from which the lineage is read, and the model card."""
 
     PARAMETERS = standard_component_specs.PusherSpec.PARAMETERS
     INPUTS: ClassVar[dict[str, Any]] = {
         **standard_component_specs.PusherSpec.INPUTS,
         _EVALUATION: component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation, optional=True),
         _EXAMPLES: component_spec.ChannelParameter(type=standard_artifacts.Examples, optional=True),
+        _CARD: component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation, optional=True),
     }
     OUTPUTS = standard_component_specs.PusherSpec.OUTPUTS
     TYPE_ANNOTATION = standard_component_specs.PusherSpec.TYPE_ANNOTATION
@@ -96,7 +98,7 @@ class Executor(stock_executor.Executor):
         """Pushes, or records why it does not.
 
         Args:
-            input_dict: `model`, `model_blessing`, and optionally `infra_blessing`, `evaluation`, `examples`.
+            input_dict: `model`, `model_blessing`, and optionally `infra_blessing`, `evaluation`, `examples`, `card`.
             output_dict: `pushed_model`; gets the stock custom properties `pushed`, `pushed_destination` and
                 `pushed_version`, a copy of the model, and `is_new_version` (0 if it was served already).
             exec_properties: `push_destination` and `custom_config`, as `Pusher` writes them.
@@ -119,6 +121,7 @@ class Executor(stock_executor.Executor):
                 model,
                 _base_directory(exec_properties),
                 {**settings.lineage, **self._lineage(input_dict)},
+                documents=artifact_utils.get_single_uri(input_dict[_CARD]) if input_dict.get(_CARD) else None,
                 expected_digest=_judged_digest(input_dict),
                 keep_versions=settings.keep_versions,
                 retire_after_seconds=settings.retire_after_seconds,
@@ -166,7 +169,7 @@ class Pusher(stock_component.Pusher):
     SPEC_CLASS = PusherSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - a component's inputs
         self,
         model: types.BaseChannel,
         model_blessing: types.BaseChannel,
@@ -174,6 +177,7 @@ class Pusher(stock_component.Pusher):
         infra_blessing: types.BaseChannel | None = None,
         evaluation: types.BaseChannel | None = None,
         examples: types.BaseChannel | None = None,
+        card: types.BaseChannel | None = None,
         settings: PushSettings | None = None,
     ) -> None:
         """Constructs the component.
@@ -185,6 +189,7 @@ class Pusher(stock_component.Pusher):
             infra_blessing: `InfraBlessing` of that model, honoured if given.
             evaluation: `ModelEvaluation`, for the metrics and thresholds in `serving.json`.
             examples: `Examples`, for the spans and fingerprints in `serving.json`.
+            card: `ModelEvaluation` with the model card of that model, published beside it.
             settings: how to push.
 
         Raises:
@@ -197,6 +202,7 @@ class Pusher(stock_component.Pusher):
             infra_blessing=infra_blessing,
             evaluation=evaluation,
             examples=examples,
+            card=card,
             push_destination=push_destination,
             custom_config=json_utils.dumps(dataclasses.asdict(settings or PushSettings())),
             pushed_model=types.Channel(type=standard_artifacts.PushedModel),
@@ -219,6 +225,8 @@ def refusal(input_dict: Artifacts) -> str | None:
     reason = _unblessed(artifact_utils.get_single_instance(input_dict[_MODEL_BLESSING]), model)
     if reason is None and input_dict.get(_INFRA_BLESSING):
         reason = _unserved(artifact_utils.get_single_instance(input_dict[_INFRA_BLESSING]), model)
+    if reason is None and input_dict.get(_CARD):
+        reason = other_model(artifact_utils.get_single_instance(input_dict[_CARD]), model)
     return reason
 
 
@@ -227,25 +235,27 @@ def _unblessed(blessing: types.Artifact, model: types.Artifact) -> str | None:
         return f"the model at {model.uri} was not blessed by the evaluation ({blessing.uri})."
     if not blessing.has_custom_property(CURRENT_MODEL_PROPERTY):
         return f"the blessing at {blessing.uri} does not say which model it is about."
-    return _other_model(blessing, model)
+    return other_model(blessing, model)
 
 
 def _unserved(blessing: types.Artifact, model: types.Artifact) -> str | None:
     if not model_utils.is_infra_validated(blessing):
         why = blessing.get_string_custom_property("reason") or "see the report there"
         return f"the model at {model.uri} did not pass the serving check ({blessing.uri}): {why}"
-    return _other_model(blessing, model)
+    return other_model(blessing, model)
 
 
-def _other_model(blessing: types.Artifact, model: types.Artifact) -> str | None:
-    """Says which other model a blessing is about; None if it is about this one, or tells nothing."""
+def other_model(blessing: types.Artifact, model: types.Artifact) -> str | None:
+    """Says which other model a blessing or report is about; None if it is about this one, or tells nothing."""
     uri = blessing.get_string_custom_property(CURRENT_MODEL_PROPERTY)
     if uri and uri.rstrip("/") != model.uri.rstrip("/"):
-        return f"the blessing at {blessing.uri} is about the model at {uri}, not the one at {model.uri}."
+        return (
+            f"{blessing.type_name} at {blessing.uri} is about the model at {uri}, not the one at {model.uri}."
+        )
     # Kubeflow's entrypoint writes a resource name in place of the number; there the address decides.
     identifier = blessing.get_custom_property(CURRENT_MODEL_ID_PROPERTY)
     if isinstance(identifier, int | float) and int(identifier) != model.id:
-        return f"the blessing at {blessing.uri} is about the model of id {int(identifier)}, not {model.id}."
+        return f"{blessing.type_name} at {blessing.uri} is about the model of id {int(identifier)}, not {model.id}."
     return None
 
 

@@ -1,6 +1,7 @@
 """The versions of one model in the folder that TensorFlow Serving watches: push, list, roll back.
 
-    FOLDER/1763940000/            one version: a SavedModel and, beside its `saved_model.pb`, a `serving.json`
+    FOLDER/1763940000/            one version: a SavedModel and, beside its `saved_model.pb`, a `serving.json`,
+                                  the model card and the verdict
     FOLDER/.staging-<random>/     a version being written; a killed push leaves one, the next removes it
     FOLDER/.retired-<random>/     a version being removed
     FOLDER/.highest_version       the highest number ever given, so that none is given twice
@@ -35,6 +36,11 @@ import portalocker
 
 RECORD_FILE = "serving.json"
 SAVED_MODEL_FILE = "saved_model.pb"
+CARD_MARKDOWN_FILE = "MODEL_CARD.md"
+CARD_HTML_FILE = "MODEL_CARD.html"
+VERDICT_FILE = "verdict.json"
+# What is said about the model lies beside it and is not of it: its digest is the one that was judged.
+DOCUMENTS = (CARD_MARKDOWN_FILE, CARD_HTML_FILE, VERDICT_FILE)
 KEEP_VERSIONS = 3
 RETIRE_AFTER_SECONDS = 60.0
 LOCK_TIMEOUT_SECONDS = 600.0
@@ -126,11 +132,12 @@ def versions(folder: str | os.PathLike[str]) -> list[Version]:
     return [version for version in listed if version.path.exists()]  # a push may have retired one meanwhile
 
 
-def publish(
+def publish(  # noqa: PLR0913 - all but two are settings, by keyword
     model: str | os.PathLike[str],
     folder: str | os.PathLike[str],
     lineage: Mapping[str, Any] | None = None,
     *,
+    documents: str | os.PathLike[str] | None = None,
     expected_digest: str | None = None,
     keep_versions: int = KEEP_VERSIONS,
     retire_after_seconds: float = RETIRE_AFTER_SECONDS,
@@ -146,6 +153,7 @@ def publish(
         model: the SavedModel's folder.
         folder: the serving folder; made if it does not exist.
         lineage: what `serving.json` shall say about where the model comes from; anything JSON can hold.
+        documents: a folder whose `DOCUMENTS` are published beside the model; those it lacks are left out.
         expected_digest: what `model_digest(model)` was when the model was judged.
         keep_versions: how many versions stay, the new one included. What a rollback would restore stays as
             well.
@@ -185,7 +193,8 @@ def publish(
                     "shall be served after all, roll back to its version, or train a new one."
                 )
             record = {"action": _PUSH, "withdrawn": withdrawn, "lineage": dict(lineage or {})}
-            publication = _publish_as_new(source, root, manifest, record)
+            documented = None if documents is None else local_folder(documents)
+            publication = _publish_as_new(source, root, manifest, record, documented)
         _retire(root, keep_versions, retire_after_seconds)
     return publication
 
@@ -234,7 +243,7 @@ def rollback(
             "withdrawn": _withdrawn_by_restoring(target, present),
             "lineage": target.record.get("lineage", {}),
         }
-        return _publish_as_new(target.path, root, manifest, record)
+        return _publish_as_new(target.path, root, manifest, record, target.path)
 
 
 def rollback_target(present: list[Version]) -> Version | None:
@@ -256,7 +265,7 @@ def rollback_target(present: list[Version]) -> Version | None:
 def model_digest(model: str | os.PathLike[str]) -> str:
     """Returns "sha256:..." over the paths, sizes and contents of a SavedModel's files.
 
-    A `serving.json` at the top is left out: it is about the model, not of it.
+    A `serving.json` and the `DOCUMENTS` at the top are left out: they are about the model, not of it.
 
     Raises:
         ValueError: the folder holds no SavedModel, or something that is neither a file nor a folder.
@@ -275,7 +284,7 @@ def model_manifest(model: pathlib.Path) -> Manifest:
     for path in sorted(model.rglob("*")):
         mode = path.lstat().st_mode
         relative = path.relative_to(model).as_posix()
-        if stat.S_ISDIR(mode) or relative == RECORD_FILE:
+        if stat.S_ISDIR(mode) or relative in (RECORD_FILE, *DOCUMENTS):
             continue
         if not stat.S_ISREG(mode):
             raise ValueError(
@@ -329,12 +338,19 @@ def _withdrawn_by_restoring(target: Version, present: list[Version]) -> list[str
 
 
 def _publish_as_new(
-    source: pathlib.Path, root: pathlib.Path, manifest: Manifest, record: dict[str, Any]
+    source: pathlib.Path,
+    root: pathlib.Path,
+    manifest: Manifest,
+    record: dict[str, Any],
+    documents: pathlib.Path | None,
 ) -> Publication:
     """Stages, verifies, numbers and renames. The caller holds the lock."""
     staging = root / f"{_STAGING_PREFIX}{secrets.token_hex(8)}"
     try:
         _copy(source, staging, manifest)
+        if documents is not None:
+            for path in [documents / name for name in DOCUMENTS if (documents / name).is_file()]:
+                _write_synced(staging / path.name, path.read_text(encoding="utf-8"))
         present = versions(root)
         number = _next_number(root)
         parent = (

@@ -245,6 +245,30 @@ def check_agreement(session: Session) -> None:
             )
 
 
+def check_session(session: Session) -> None:
+    """A session that restores the variables by the saved graph's own operation answers as Python's loader does.
+
+    That is how TensorFlow Serving loads a model; Python's loader rebuilds objects instead and finds variables that the
+    graph's restoring operation misses.
+    """
+    tf = session.tf
+    values = {name: session.values(name, slice(0, 4)) for name in CONTRACT}
+    with tf.Graph().as_default(), tf.compat.v1.Session() as server:
+        loaded = tf.compat.v1.saved_model.load(server, ["serve"], session.request["model"])
+        answers = {
+            name: server.run(
+                {key: tensor.name for key, tensor in signature.outputs.items()},
+                {tensor.name: values[name] for tensor in signature.inputs.values()},
+            )
+            for name, signature in loaded.signature_def.items()
+            if name in CONTRACT
+        }
+    for name, answer in answers.items():
+        expected = session.ask(name, values[name])
+        for key in answer.keys() - STRING_OUTPUTS:
+            session.compare(f"{name}'s {key} in a session and in Python", answer[key], expected[key])
+
+
 def check_reference(session: Session) -> None:
     """What is served is what the trainer computed."""
     with np.load(session.request["reference"], allow_pickle=False) as reference:
@@ -325,6 +349,7 @@ def checks(session: Session) -> Iterator[tuple[str, Callable[[], None]]]:
     for signature in CONTRACT:
         yield f"batches/{signature}", functools.partial(check_batches, session, signature)
     yield "agreement of signatures", functools.partial(check_agreement, session)
+    yield "loaded as TensorFlow Serving does", functools.partial(check_session, session)
     if session.request["reference"] is not None:
         yield "agreement with the trainer", functools.partial(check_reference, session)
     yield "latency", functools.partial(check_latency, session)

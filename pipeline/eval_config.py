@@ -5,100 +5,86 @@ import json
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
-from components import features, metrics
+from components import features, gate_metrics, quality_bands
 from pipeline.config import GateConfig
 
 SIGNATURE = "evaluate"
 PREDICTION = "probabilities"
 ACCURACY = "sparse_categorical_accuracy"
 EXAMPLE_COUNT = "example_count"
+EXTRACTORS = "components.quality_bands"
 _TOP_K = 5
-_BY_LABEL = tfma.SlicingSpec(feature_keys=[features.LABEL])
 
 
 def gate(config: GateConfig) -> tfma.EvalConfig:
-    """The Evaluator's configuration: floors, no regression, and every test image counted.
+    """The Evaluator's configuration: floors, no regression against the blessed model, every test image counted.
 
-    The floor of a class is a threshold of its own on the slices by label; all others hold for the overall slice alone.
+    Each threshold names its slice: the overall one, or one class. The slices by image quality are for reading.
     """
-    overall = _threshold(
-        [tfma.SlicingSpec()],
-        value_lower_bound=config.minimum_accuracy,
-        change_lower_bound=-config.maximum_regression,
+    accuracy = [_floor(config.minimum_accuracy, tfma.SlicingSpec())]
+    accuracy += [_floor(floor, _label_slice(label)) for label, floor in enumerate(config.class_floors)]
+    return _eval_config(
+        tfma.MetricConfig(class_name="SparseCategoricalAccuracy", per_slice_thresholds=accuracy),
+        tfma.MetricConfig(
+            class_name="ExampleCount",
+            per_slice_thresholds=[_floor(float(config.minimum_test_images), tfma.SlicingSpec())],
+        ),
+        _paired(gate_metrics.CHANGE_UPPER, -config.maximum_regression, config.confidence),
     )
-    each_class = _threshold([_BY_LABEL], value_lower_bound=config.minimum_class_accuracy)
-    every_row = _threshold([tfma.SlicingSpec()], value_lower_bound=float(config.minimum_test_images))
+
+
+def gain(config: GateConfig) -> tfma.EvalConfig:
+    """The control's configuration: the same metrics against the untrained encoder, which must be beaten."""
+    return _eval_config(
+        tfma.MetricConfig(class_name="SparseCategoricalAccuracy"),
+        tfma.MetricConfig(class_name="ExampleCount"),
+        _paired(gate_metrics.CHANGE_LOWER, config.minimum_gain, config.confidence),
+    )
+
+
+def _eval_config(*decisive: tfma.MetricConfig) -> tfma.EvalConfig:
     return tfma.EvalConfig(
-        model_specs=[_model_spec()],
-        slicing_specs=[tfma.SlicingSpec(), _BY_LABEL],
-        metrics_specs=[
-            tfma.MetricsSpec(
-                metrics=[
-                    tfma.MetricConfig(
-                        class_name="SparseCategoricalAccuracy", per_slice_thresholds=[overall, each_class]
-                    ),
-                    tfma.MetricConfig(class_name="ExampleCount", per_slice_thresholds=[every_row]),
-                    *_readings(),
-                    *_paired_test(config.confidence),
-                ]
-            )
+        model_specs=[
+            tfma.ModelSpec(signature_name=SIGNATURE, label_key=features.LABEL, prediction_key=PREDICTION)
         ],
-    )
-
-
-def measurement() -> tfma.EvalConfig:
-    """The control's configuration: the same metrics without thresholds, so that nothing is ever blessed by it."""
-    return tfma.EvalConfig(
-        model_specs=[_model_spec()],
-        slicing_specs=[tfma.SlicingSpec(), _BY_LABEL],
-        metrics_specs=[
-            tfma.MetricsSpec(
-                metrics=[
-                    tfma.MetricConfig(class_name="SparseCategoricalAccuracy"),
-                    tfma.MetricConfig(class_name="ExampleCount"),
-                    *_readings(),
-                ]
-            )
+        slicing_specs=[
+            tfma.SlicingSpec(),
+            tfma.SlicingSpec(feature_keys=[features.LABEL]),
+            *(tfma.SlicingSpec(feature_keys=[band]) for band in quality_bands.BANDS),
         ],
+        metrics_specs=[tfma.MetricsSpec(metrics=[*decisive, *_readings()])],
     )
-
-
-def _model_spec() -> tfma.ModelSpec:
-    return tfma.ModelSpec(signature_name=SIGNATURE, label_key=features.LABEL, prediction_key=PREDICTION)
 
 
 def _readings() -> list[tfma.MetricConfig]:
     return [
-        tfma.MetricConfig(class_name="SparseTopKCategoricalAccuracy", config=f'{{"k": {_TOP_K}}}'),
+        tfma.MetricConfig(class_name="SparseTopKCategoricalAccuracy", config=json.dumps({"k": _TOP_K})),
         tfma.MetricConfig(class_name="SparseCategoricalCrossentropy"),
+        tfma.MetricConfig(class_name="ExpectedCalibrationError", module=gate_metrics.MODULE),
         tfma.MetricConfig(class_name="MultiClassConfusionMatrixPlot"),
     ]
 
 
-def _paired_test(confidence: float) -> list[tfma.MetricConfig]:
-    """Refused when the whole interval of the change lies below 0. Without a baseline it is silent."""
-    no_loss = _threshold([tfma.SlicingSpec()], change_lower_bound=0.0)
-    return [
-        tfma.MetricConfig(
-            class_name=metrics.PairedAccuracyChange.__name__,
-            module=metrics.__name__,
-            config=json.dumps({"name": name, "confidence": confidence}),
-            per_slice_thresholds=[no_loss] if name == metrics.CHANGE_UPPER else [],
-        )
-        for name in (metrics.CHANGE, metrics.CHANGE_LOWER, metrics.CHANGE_UPPER)
-    ]
-
-
-def _threshold(
-    slices: list[tfma.SlicingSpec],
-    value_lower_bound: float | None = None,
-    change_lower_bound: float | None = None,
-) -> config_pb2.PerSliceMetricThreshold:
-    """Bounds on some slices; one on the change needs a baseline to act."""
+def _paired(bound: str, least: float, confidence: float) -> tfma.MetricConfig:
+    """The paired comparison with the baseline, one bound of which must be at least `least`."""
     threshold = config_pb2.MetricThreshold()
-    if value_lower_bound is not None:
-        threshold.value_threshold.lower_bound.value = value_lower_bound
-    if change_lower_bound is not None:
-        threshold.change_threshold.direction = config_pb2.MetricDirection.HIGHER_IS_BETTER
-        threshold.change_threshold.absolute.value = change_lower_bound
-    return config_pb2.PerSliceMetricThreshold(slicing_specs=slices, threshold=threshold)
+    threshold.change_threshold.direction = config_pb2.MetricDirection.HIGHER_IS_BETTER
+    threshold.change_threshold.absolute.value = least + 0.0  # never minus zero
+    return tfma.MetricConfig(
+        class_name="PairedAccuracyChange",
+        module=gate_metrics.MODULE,
+        config=json.dumps({"name": bound, "confidence": confidence}),
+        per_slice_thresholds=[
+            config_pb2.PerSliceMetricThreshold(slicing_specs=[tfma.SlicingSpec()], threshold=threshold)
+        ],
+    )
+
+
+def _floor(value: float, where: tfma.SlicingSpec) -> config_pb2.PerSliceMetricThreshold:
+    threshold = config_pb2.MetricThreshold()
+    threshold.value_threshold.lower_bound.value = value
+    return config_pb2.PerSliceMetricThreshold(slicing_specs=[where], threshold=threshold)
+
+
+def _label_slice(label: int) -> tfma.SlicingSpec:
+    return tfma.SlicingSpec(feature_values={features.LABEL: str(label)})

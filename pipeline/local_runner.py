@@ -77,16 +77,16 @@ def summarize(record: RunRecord, preset: str, data: str, seconds: float) -> Summ
     """Collects what a finished run came to from its record."""
     pushed = record.pushed().custom_properties
     is_pushed = pushed["pushed"].int_value == 1
-    misses = "; ".join(miss.sentence() for miss in record.misses())
-    reason = misses or pushed["not_pushed_reason"].string_value or "the Pusher gave no reason"
+    verdict = record.verdict()
+    reason = verdict["reason"] or pushed["not_pushed_reason"].string_value or "the Pusher gave no reason"
     return Summary(
         run_id=record.run_id,
         preset=preset,
         data=data,
-        linear_accuracy=record.accuracy(pipeline.EVALUATOR),
-        random_encoder_linear_accuracy=record.accuracy(pipeline.RANDOM_EVALUATOR),
+        linear_accuracy=record.accuracy(),
+        random_encoder_linear_accuracy=record.random_encoder_accuracy(),
         knn_accuracy=record.knn_accuracy(),
-        blessed=record.blessed(),
+        blessed=verdict["blessed"],
         pushed_version=int(pushed["pushed_version"].string_value) if is_pushed else None,
         pushed_path=pushed["pushed_destination"].string_value if is_pushed else None,
         not_pushed_because=None if is_pushed else reason,

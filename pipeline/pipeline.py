@@ -6,17 +6,22 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, Literal
 
+import tensorflow_model_analysis as tfma
 from tfx import v1 as tfx
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
+from tfx.types import BaseChannel
 
 from components import features
 from components.anomaly_gate import AnomalyGate
 from components.example_gen import Cifar10ExampleGen
+from components.model_card import ModelCard
 from components.pusher import Pusher, PushSettings
+from components.robustness import Robustness
 from components.serving_check import ServingCheck
 from components.statistics import statistics_options
+from components.verdict import Verdict
 from pipeline import eval_config
 from pipeline.config import PipelineConfig
 from pipeline.source_digest import source_digest
@@ -29,6 +34,7 @@ LINEAR_PROBE = "LinearProbe"
 RANDOM_PROBE = "RandomProbe"
 EVALUATOR = "Evaluator"
 RANDOM_EVALUATOR = "RandomEvaluator"
+VERDICT = "Verdict"
 PUSHER = "Pusher"
 BLESSED_MODEL = "LatestBlessedModel"
 SPANS_SO_FAR = "SpansSoFar"
@@ -37,6 +43,12 @@ SPAN_PATTERN = "span-{SPAN}"
 # The files each stage is made of, besides the values in its own parameters.
 _ROWS = ("components/features.py", "components/cifar10.py")
 _SHARED = ("components/features.py", "trainer")
+_EVALUATION = (
+    "components/features.py",
+    "components/gate_metrics.py",
+    "components/gate_statistics.py",
+    "components/quality_bands.py",
+)
 SOURCES: dict[str, tuple[str, ...]] = {
     "Cifar10ExampleGen": (*_ROWS, "components/example_gen.py"),
     "AnomalyGate": ("components/features.py", "components/anomaly_gate.py", "components/data_checks.py"),
@@ -44,8 +56,12 @@ SOURCES: dict[str, tuple[str, ...]] = {
     PRETRAINER: (*_SHARED, "trainer/byol"),
     LINEAR_PROBE: (*_SHARED, "trainer/probe"),
     RANDOM_PROBE: (*_SHARED, "trainer/probe"),
-    EVALUATOR: ("components/metrics.py",),
+    EVALUATOR: _EVALUATION,
+    RANDOM_EVALUATOR: _EVALUATION,
+    "Robustness": ("components/features.py", "components/corruptions.py", "components/robustness.py"),
     "ServingCheck": ("components/serving_check.py", "components/serving_requests.py"),
+    VERDICT: ("components/verdict.py", "components/gate_statistics.py"),
+    "ModelCard": ("components/features.py", "components/model_card.py"),
     PUSHER: ("components/pusher.py", "components/serving_folder.py"),
 }
 _ALL_SOURCES = ("components", "trainer", "trainer/byol", "trainer/probe", "pipeline")
@@ -155,36 +171,58 @@ def create_pipeline(
     ).with_id(RANDOM_PROBE)
     model = linear_probe.outputs["model"]
 
-    # The test split is read here and nowhere before: every row of it, against the floor and the blessed model.
+    # The test split is read here and nowhere before: every row, against floors, the blessed model and the control.
     blessed = bindings.blessed_model(locations)
-    evaluator = tfx.components.Evaluator(
-        examples=examples,
-        example_splits=[features.TEST_SPLIT],
-        model=model,
-        baseline_model=blessed.outputs["model"],
-        eval_config=eval_config.gate(config.gate),
-    ).with_id(EVALUATOR)
-    random_evaluator = tfx.components.Evaluator(
-        examples=examples,
-        example_splits=[features.TEST_SPLIT],
-        model=random_probe.outputs["model"],
-        eval_config=eval_config.measurement(),
+    evaluator = _evaluator(examples, model, blessed.outputs["model"], eval_config.gate(config.gate)).with_id(
+        EVALUATOR
+    )
+    random_evaluator = _evaluator(
+        examples, model, random_probe.outputs["model"], eval_config.gain(config.gate)
     ).with_id(RANDOM_EVALUATOR)
+    robustness = Robustness(
+        model=model,
+        examples=examples,
+        images=config.gate.robustness_images,
+        severity=config.gate.corruption_severity,
+    )
 
-    # The exported model answers real requests, then moves into the served folder in one rename.
+    # The exported model answers real requests; then one verdict on all that was measured is written down.
     serving_check = ServingCheck(model=model, model_run=linear_probe.outputs["model_run"])
+    verdict = Verdict(
+        model=model,
+        evaluation=evaluator.outputs["evaluation"],
+        evaluation_blessing=evaluator.outputs["blessing"],
+        gain=random_evaluator.outputs["evaluation"],
+        gain_blessing=random_evaluator.outputs["blessing"],
+        corrupted=robustness.outputs["evaluation"],
+        infra_blessing=serving_check.outputs["blessing"],
+        minimum_corrupted_accuracy=config.gate.minimum_corrupted_accuracy,
+        minimum_worst_corrupted_accuracy=config.gate.minimum_worst_corrupted_accuracy,
+    )
+
+    # What is known of the model in words, to lie beside it.
+    settings, code_digest = dataclasses.asdict(config), source_digest(_ALL_SOURCES)
+    model_card = ModelCard(
+        verdict=verdict.outputs["verdict"],
+        examples=examples,
+        settings=json.dumps(settings),
+        code_digest=code_digest,
+    )
+
+    # What all of them bless moves into the served folder in one rename.
     pusher = Pusher(
         model=model,
-        model_blessing=evaluator.outputs["blessing"],
+        model_blessing=verdict.outputs["blessing"],
         infra_blessing=serving_check.outputs["blessing"],
         evaluation=evaluator.outputs["evaluation"],
         examples=examples,
+        card=model_card.outputs["card"],
         push_destination=tfx.proto.PushDestination(
             filesystem=tfx.proto.PushDestination.Filesystem(base_directory=locations.serving)
         ),
         settings=PushSettings(
             keep_versions=config.keep_versions,
-            lineage={"settings": dataclasses.asdict(config), "code_digest": source_digest(_ALL_SOURCES)},
+            lineage={"settings": settings, "code_digest": code_digest},
         ),
     )
     pusher.exec_properties["served"] = json.dumps(locations.served)
@@ -203,7 +241,10 @@ def create_pipeline(
         blessed,
         evaluator,
         random_evaluator,
+        robustness,
         serving_check,
+        verdict,
+        model_card,
         pusher,
     ]
     for node in nodes:
@@ -263,11 +304,13 @@ def _spans_so_far(example_gen: Cifar10ExampleGen, locations: Locations) -> tfx.d
 
 
 def _blessed_model(_: Locations) -> tfx.dsl.Resolver:
-    """The latest model that an Evaluator blessed."""
+    """The latest model that a verdict blessed."""
     return tfx.dsl.Resolver(
         strategy_class=tfx.dsl.experimental.LatestBlessedModelStrategy,
-        model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
-        model_blessing=tfx.dsl.Channel(type=tfx.types.standard_artifacts.ModelBlessing),
+        model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model, producer_component_id=LINEAR_PROBE),
+        model_blessing=tfx.dsl.Channel(
+            type=tfx.types.standard_artifacts.ModelBlessing, producer_component_id=VERDICT
+        ),
     ).with_id(BLESSED_MODEL)
 
 
@@ -282,6 +325,20 @@ def _trainer(
         eval_args=tfx.proto.EvalArgs(splits=[features.TRAIN_SPLIT]),
         custom_config=custom_config,
         **inputs,
+    )
+
+
+def _evaluator(
+    examples: BaseChannel, model: BaseChannel, baseline: BaseChannel, config: tfma.EvalConfig
+) -> tfx.components.Evaluator:
+    """An Evaluator of the test split that slices by image quality."""
+    return tfx.components.Evaluator(
+        examples=examples,
+        example_splits=[features.TEST_SPLIT],
+        model=model,
+        baseline_model=baseline,
+        eval_config=config,
+        module_path=eval_config.EXTRACTORS,
     )
 
 

@@ -1,37 +1,18 @@
-"""Reads one finished run back: executions from MLMD, metrics and the gate's verdict from TFMA."""
+"""Reads one finished run back: executions from MLMD, metrics from TFMA, and the verdict."""
 
-import dataclasses
 import json
 import pathlib
 from typing import Any
 
 import ml_metadata as mlmd
-import tensorflow_model_analysis as tfma
 from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration import metadata
 
-from components import features, metrics
+from components.verdict import JSON_FILE, Evaluation
 from pipeline import eval_config, pipeline
 from trainer.probe.run_fn import RESULT_FILE
 
 _OUTPUT_EVENTS = (metadata_store_pb2.Event.OUTPUT, metadata_store_pb2.Event.DECLARED_OUTPUT)
-
-
-@dataclasses.dataclass(frozen=True)
-class Miss:
-    """One threshold that the model did not reach."""
-
-    metric: str
-    value: float
-    bound: float
-    kind: str
-
-    def sentence(self) -> str:
-        """Which metric missed which floor by how much."""
-        return (
-            f"{self.metric} is {self.value:.4f}, below its {self.kind} of {self.bound:.4f} "
-            f"by {self.bound - self.value:.4f}"
-        )
 
 
 class RunRecord:
@@ -74,30 +55,21 @@ class RunRecord:
                 return artifact
         raise KeyError(f"{node} has no output of type {artifact_type}")
 
-    def accuracy(self, evaluator: str) -> float:
-        """TFMA's accuracy over every row of the test split."""
-        return self.metrics(evaluator)[eval_config.ACCURACY]
-
-    def metrics(self, evaluator: str) -> dict[str, float]:
-        """TFMA's scalar metrics over every row of the test split, by name."""
-        result = tfma.load_eval_result(self.output(evaluator, "ModelEvaluation").uri)
-        overall = dict(result.slicing_metrics)[()]
-        values = overall[""][""]
-        return {name: value["doubleValue"] for name, value in values.items() if "doubleValue" in value}
-
-    def blessed(self) -> bool:
-        """Whether the Evaluator blessed the model."""
-        blessing = self.output(pipeline.EVALUATOR, "ModelBlessing")
-        return blessing.custom_properties["blessed"].int_value == 1
-
-    def misses(self) -> list[Miss]:
-        """The thresholds that the model did not reach, as TFMA's validation found them."""
-        validation = tfma.load_validation_result(self.output(pipeline.EVALUATOR, "ModelEvaluation").uri)
-        return [
-            _miss(failure, per_slice.slice_key)
-            for per_slice in validation.metric_validations_per_slice
-            for failure in per_slice.failures
+    def accuracy(self) -> float:
+        """TFMA's accuracy of the exported model over every row of the test split."""
+        return Evaluation(self.output(pipeline.EVALUATOR, "ModelEvaluation").uri).metrics[()][
+            eval_config.ACCURACY
         ]
+
+    def random_encoder_accuracy(self) -> float:
+        """The same of the probe on the untrained encoder."""
+        evaluation = Evaluation(self.output(pipeline.RANDOM_EVALUATOR, "ModelEvaluation").uri)
+        return evaluation.baseline_metrics[()][eval_config.ACCURACY]
+
+    def verdict(self) -> dict[str, Any]:
+        """What `components.verdict` decided, and on what."""
+        folder = pathlib.Path(self.output(pipeline.VERDICT, "ModelEvaluation").uri)
+        return json.loads((folder / JSON_FILE).read_text(encoding="utf-8"))
 
     def knn_accuracy(self) -> float:
         """Of the probe's kNN classifier on held-out training images."""
@@ -112,32 +84,3 @@ class RunRecord:
         contexts = self._store.get_contexts_by_execution(execution.id)
         name = next(context.name for context in contexts if context.type == "node")
         return name.rsplit(".", 1)[-1]
-
-
-def _miss(failure: Any, slice_key: Any) -> Miss:
-    """One failure of TFMA's validation; `slice_key` says for which test images."""
-    value, threshold = failure.metric_value.double_value.value, failure.metric_threshold
-    where = "".join(f" of {_slice_name(part)}" for part in slice_key.single_slice_keys)
-    name = failure.metric_key.name
-    if name == metrics.CHANGE_UPPER:
-        return Miss(
-            "the change of accuracy against the blessed model on the same images, at the upper end of its interval,",
-            value,
-            threshold.change_threshold.absolute.value,
-            "floor",
-        )
-    if failure.metric_key.is_diff:
-        return Miss(
-            f"the change of {name}{where} against the blessed model",
-            value,
-            threshold.change_threshold.absolute.value,
-            "allowed change",
-        )
-    return Miss(name + where, value, threshold.value_threshold.lower_bound.value, "floor")
-
-
-def _slice_name(part: Any) -> str:
-    """A class by its name, any other slice by feature and value."""
-    if part.column == features.LABEL:
-        return features.LABEL_NAMES[part.int64_value]
-    return f"{part.column} {part.bytes_value.decode() or part.int64_value or part.float_value}"

@@ -1,5 +1,6 @@
 """The Beam components on engines other than the default: two processes, and the portable protocol."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from tfx import v1 as tfx
 from components import features
 from pipeline import eval_config
 from pipeline.beam import beam_args
-from pipeline.config import BeamConfig, GateConfig
+from pipeline.config import PRESETS, BeamConfig
 from tests.component import data_plane
 from tests.unit.trainer.conftest import TINY
 from trainer import networks, representations
@@ -45,7 +46,13 @@ def _evaluation(nodes, model_folder, test_images):
     imported = tfx.dsl.Importer(
         source_uri=str(model_folder), artifact_type=tfx.types.standard_artifacts.Model
     ).with_id("Model")
-    gate = GateConfig(0.0, 0.0, maximum_regression=1.0, minimum_test_images=test_images)
+    gate = dataclasses.replace(
+        PRESETS["demo"].gate,
+        minimum_accuracy=0.0,
+        class_floors=(0.0,) * len(features.LABEL_NAMES),
+        minimum_test_images=test_images,
+        robustness_images=test_images,
+    )
     return [
         imported,
         tfx.components.Evaluator(
@@ -53,6 +60,7 @@ def _evaluation(nodes, model_folder, test_images):
             example_splits=[features.TEST_SPLIT],
             model=imported.outputs["result"],
             eval_config=eval_config.gate(gate),
+            module_path=eval_config.EXTRACTORS,
         ),
     ]
 

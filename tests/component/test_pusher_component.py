@@ -201,6 +201,27 @@ def test_kubeflow_writes_names_for_ids_and_the_address_decides(push: Push) -> No
     assert push("B", model_blessing=other).get_int_custom_property("pushed") == 0
 
 
+def test_a_pushed_model_card_leaves_the_model_loadable_and_another_models_card_is_refused(push: Push) -> None:
+    folder = push.folder / "card"
+    folder.mkdir()
+    (folder / serving_folder.CARD_MARKDOWN_FILE).write_text("# Model card")
+    card = _artifact(
+        standard_artifacts.ModelEvaluation,
+        folder,
+        6,
+        current_model=str(push.exported["A"]),
+        current_model_id=1,
+    )
+    pushed = push(card=card)
+    path = pathlib.Path(pushed.get_string_custom_property("pushed_destination"))
+    assert (path / serving_folder.CARD_MARKDOWN_FILE).read_text() == "# Model card"
+    assert list(tf.saved_model.load(str(path)).signatures) == ["serving_default"]
+
+    refused = push("B", model_blessing=push.blessing("B", 2), card=card)
+    assert refused.get_int_custom_property("pushed") == 0
+    assert "is about the model at" in refused.get_string_custom_property("not_pushed_reason")
+
+
 def test_a_model_that_changed_since_its_check_stops_the_run(push: Push) -> None:
     with pytest.raises(ValueError, match="is not the one that was judged"):
         push(infra_blessing=push.infra_blessing(model_digest="sha256:0"))

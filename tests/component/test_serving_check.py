@@ -7,6 +7,7 @@ import subprocess
 import sys
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -30,6 +31,7 @@ class Fault:
     probabilities_name: str = "probabilities"
     constant: bool = False
     shift_label: int = 0
+    keras_variable: bool = False
 
 
 class TinyModel(tf.Module):
@@ -43,13 +45,15 @@ class TinyModel(tf.Module):
         self.to_embedding = tf.Variable(
             scale * generator.standard_normal((3072, EMBEDDING)), dtype=tf.float32
         )
+        if fault.keras_variable:
+            self.to_embedding = keras.Variable(self.to_embedding, name="to_embedding")
         self.to_logits = tf.Variable(generator.standard_normal((EMBEDDING, 10)), dtype=tf.float32)
 
     def embed(self, pixels: Any) -> Any:
         flat = tf.reshape(tf.cast(pixels, tf.float32) / self.fault.scale, [-1, 3072])
         if self.fault.batch_statistics:
             flat -= tf.reduce_mean(flat, axis=0)
-        return flat @ self.to_embedding
+        return tf.matmul(flat, self.to_embedding)
 
     def classify_pixels(self, pixels: Any) -> Any:
         return tf.nn.softmax(self.embed(pixels) @ self.to_logits)
@@ -152,6 +156,7 @@ def test_a_sound_model_is_blessed_by_name_and_digest(tmp_path: pathlib.Path, ref
         "PNG of 600 x 400",
         "batches/embed_pixels",
         "batches/evaluate",
+        "loaded as TensorFlow Serving does",
         "agreement with the trainer",
         "latency",
         "memory",
@@ -170,13 +175,22 @@ def test_a_sound_model_is_blessed_by_name_and_digest(tmp_path: pathlib.Path, ref
         (Fault(batch_statistics=True), "batches/embed_pixels", "in a batch of one and of 257 differ"),
         (Fault(constant=True), "batches/serving_default", "the same for different images"),
         (Fault(shift_label=1), "agreement of signatures", "is not the likeliest class"),
+        (Fault(keras_variable=True), "loaded as TensorFlow Serving does", "Could not find variable"),
         (
             Fault(probabilities_name="scores"),
             "signatures",
             "classify returns ['label', 'label_names', 'scores']",
         ),
     ],
-    ids=["NaN weights", "normalisation", "batch statistics", "constant", "labels", "output name"],
+    ids=[
+        "NaN weights",
+        "normalisation",
+        "batch statistics",
+        "constant",
+        "labels",
+        "Keras variables",
+        "output name",
+    ],
 )
 def test_a_broken_model_is_refused_for_what_is_broken(
     tmp_path: pathlib.Path, reference: pathlib.Path, fault: Fault, check: str, words: str

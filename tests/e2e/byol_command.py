@@ -16,7 +16,11 @@ SMALL = [
     "pretraining.checkpoint_minutes=0",
     "probe.epochs=10",
     "gate.minimum_accuracy=0.15",
-    "gate.minimum_class_accuracy=0.0",
+    f"gate.class_floors={(0.0,) * 10}",
+    "gate.minimum_gain=-1",
+    "gate.minimum_corrupted_accuracy=0.1",
+    "gate.minimum_worst_corrupted_accuracy=0",
+    f"gate.robustness_images={TEST_IMAGES}",
     f"gate.minimum_test_images={TEST_IMAGES}",
 ]
 

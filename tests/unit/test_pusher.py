@@ -92,6 +92,54 @@ def test_a_push_publishes_the_whole_model_and_its_record(
     ]
 
 
+def test_documents_are_published_beside_the_model_and_follow_it_through_a_rollback(
+    models: dict[str, pathlib.Path], serving: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    for name in "AB":
+        folder = tmp_path / f"card-{name}"
+        folder.mkdir()
+        for document in ("MODEL_CARD.md", "MODEL_CARD.html", "verdict.json"):
+            (folder / document).write_text(f"{document} of {name}")
+        (folder / "draft.txt").write_text("not a document")
+        published = serving_folder.publish(models[name], serving, documents=folder)
+        assert (published.path / "MODEL_CARD.md").read_text() == f"MODEL_CARD.md of {name}"
+        assert not (published.path / "draft.txt").exists()
+        assert published.digest == serving_folder.model_digest(models[name])
+    restored = serving_folder.rollback(serving)
+    assert {path.name for path in restored.path.iterdir() if path.is_file()} == {
+        "saved_model.pb",
+        "serving.json",
+        "MODEL_CARD.md",
+        "MODEL_CARD.html",
+        "verdict.json",
+    }
+    assert (restored.path / "verdict.json").read_text() == "verdict.json of A"
+    assert serving_folder.model_digest(restored.path) == serving_folder.model_digest(models["A"])
+
+
+def test_a_disk_that_fills_while_a_document_is_written_changes_nothing(
+    models: dict[str, pathlib.Path],
+    serving: pathlib.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    serving_folder.publish(models["A"], serving)
+    (tmp_path / "card").mkdir()
+    (tmp_path / "card" / "MODEL_CARD.md").write_text("card")
+    write = serving_folder._write_synced
+
+    def full(path: pathlib.Path, text: str) -> None:
+        if path.name == "MODEL_CARD.md":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, text)
+
+    monkeypatch.setattr(serving_folder, "_write_synced", full)
+    with pytest.raises(OSError, match="No space left"):
+        serving_folder.publish(models["B"], serving, documents=tmp_path / "card")
+    assert _contents(serving) == ["A"]
+    assert _leftovers(serving) == []
+
+
 def test_a_server_of_another_user_can_read_what_is_pushed(
     models: dict[str, pathlib.Path], serving: pathlib.Path
 ) -> None:

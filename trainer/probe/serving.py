@@ -24,7 +24,11 @@ class ServedEncoder(tf.Module):
 
     def __init__(self, encoder: keras.Model, classifier: LinearClassifier) -> None:
         super().__init__(name="served_encoder")
-        self.encoder = encoder
+        # A Keras variable is saved as a copy of the TensorFlow variable that the graph reads. Python's loader puts the
+        # two together again; TensorFlow Serving's restores the copy alone, and every request would fail. So the
+        # variables themselves are tracked, and the model, behind a function, is not.
+        self.encoder_variables = [variable.value for variable in encoder.variables]
+        self.encode = lambda images: encoder(images, training=False)
         self.kernel = tf.Variable(classifier.kernel, trainable=False, name="kernel")
         self.bias = tf.Variable(classifier.bias, trainable=False, name="bias")
         self.label_names = tf.constant(features.LABEL_NAMES)
@@ -34,7 +38,7 @@ class ServedEncoder(tf.Module):
         # oneDNN's convolution gives an empty batch a wrong shape, so the network never sees one.
         batch = tf.shape(pixels)[0]
         padded = tf.pad(pixels, [[0, tf.maximum(1 - batch, 0)], [0, 0], [0, 0], [0, 0]])
-        return self.encoder(tf.cast(padded, tf.float32) / 255.0, training=False)[:batch]
+        return self.encode(tf.cast(padded, tf.float32) / 255.0)[:batch]
 
     def probabilities(self, embedding: tf.Tensor) -> tf.Tensor:
         """[batch, d] float32 -> [batch, classes] float32, rows summing to 1."""

@@ -15,7 +15,10 @@ from pipeline import cli
 from pipeline.config import PRESETS
 
 PROJECT = pathlib.Path(__file__).resolve().parents[3]
-FEW = ["--set", "gate.minimum_test_images=20", "--set", "pretraining.batch_size=10"]
+FEW = [
+    *["--set", "gate.minimum_test_images=20", "--set", "gate.robustness_images=20"],
+    *["--set", "pretraining.batch_size=10"],
+]
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from pipeline.config import PRESETS, GateConfig, PipelineConfig
+from components import features
+from pipeline.config import CLASSES, PRESETS, PipelineConfig
 from trainer import settings
 
 
@@ -43,12 +44,16 @@ def test_every_listed_name_can_be_set():
 
 def test_a_gate_without_test_images_is_refused():
     with pytest.raises(ValueError, match="minimum_test_images is at least 1; received 0"):
-        GateConfig(0.5, 0.5, maximum_regression=0.0, minimum_test_images=0)
+        dataclasses.replace(PRESETS["demo"].gate, minimum_test_images=0)
 
 
 @pytest.mark.parametrize("confidence", [0.4, 1.0])
 def test_a_confidence_that_is_none_is_refused(confidence):
-    with pytest.raises(
-        ValueError, match=rf"gate.confidence is at least 0.5 and below 1; received {confidence}"
-    ):
-        GateConfig(0.5, 0.5, 0.0, 10, confidence=confidence)
+    with pytest.raises(ValueError, match=rf"gate.confidence is above 0.5 and below 1; received {confidence}"):
+        dataclasses.replace(PRESETS["demo"].gate, confidence=confidence)
+
+
+def test_the_number_of_class_floors_is_the_number_of_classes():
+    assert len(features.LABEL_NAMES) == CLASSES
+    with pytest.raises(ValueError, match="one floor for each of 10 classes; received 2"):
+        dataclasses.replace(PRESETS["demo"].gate, class_floors=(0.5, 0.5))

@@ -1,0 +1,268 @@
+"""The model card: what the model is, what it was trained on, how good it is and what it is not for.
+
+One set of sections is written twice, as Markdown and as HTML, with no template engine. It is pushed beside the model's
+`saved_model.pb`; loaders and servers ignore it. Sections follow Mitchell et al., arXiv 1810.03993.
+"""
+
+import dataclasses
+import html
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types import artifact_utils, standard_artifacts
+
+from components import features, robustness
+from components import verdict as verdicts
+from components.serving_folder import CARD_HTML_FILE, CARD_MARKDOWN_FILE
+
+_STYLE = (
+    "body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
+    "td,th{padding:.2em .8em;text-align:left;border-bottom:1px solid #ccc}"
+)
+_DATA_PROPERTIES = ("span", "input_fingerprint", "version")
+
+INTENDED_USE = (
+    "Embeddings of small natural images of the ten classes' kind: retrieval, clustering, and linear classifiers "
+    "trained on them. The signature `classify` is the probe by which the encoder was measured, not a product."
+)
+LIMITS = (
+    "Everything below was measured on the test split and on fixed corruptions of it; other data were not looked at.",
+    "Images are reduced to 32x32 pixels, their centred square: what is small or at the border is lost.",
+    "The classifier knows ten classes and answers with one of them whatever the image shows.",
+    "Its probabilities are not calibrated for images of other kinds.",
+    "What the training images leave out, the model has not seen. Not for decisions about people.",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """One section of the card.
+
+    Attributes:
+        title: its heading.
+        paragraphs: of plain text, before the table.
+        header, rows: of the table; none if the header is empty.
+    """
+
+    title: str
+    paragraphs: Sequence[str] = ()
+    header: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+
+
+@component
+def ModelCard(  # noqa: N802 - the name is the component's
+    verdict: InputArtifact[standard_artifacts.ModelEvaluation],
+    examples: InputArtifact[standard_artifacts.Examples],
+    card: OutputArtifact[standard_artifacts.ModelEvaluation],
+    settings: Parameter[str],
+    code_digest: Parameter[str],
+    source_digest: Parameter[str] = "",
+) -> None:
+    """Writes the card of the model that the verdict is about.
+
+    Args:
+        verdict: with `verdict.json`.
+        examples: what the model was trained and measured on.
+        card: gets `MODEL_CARD.md`, `MODEL_CARD.html` and a copy of `verdict.json`, and says which model it is about.
+        settings: the pipeline's settings as JSON.
+        code_digest: of all source files.
+        source_digest: of this component's source files: part of the cache key, and nothing else.
+    """
+    del source_digest
+    text = (pathlib.Path(verdict.uri) / verdicts.JSON_FILE).read_text(encoding="utf-8")
+    sections = compose(json.loads(text), json.loads(settings), data_facts(examples), code_digest)
+    folder = pathlib.Path(card.uri)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CARD_MARKDOWN_FILE).write_text(to_markdown(sections), encoding="utf-8")
+    (folder / CARD_HTML_FILE).write_text(to_html(sections), encoding="utf-8")
+    (folder / verdicts.JSON_FILE).write_text(text, encoding="utf-8")
+    for name in (robustness.CURRENT_MODEL_PROPERTY, robustness.CURRENT_MODEL_ID_PROPERTY):
+        value = verdict.get_custom_property(name)
+        if isinstance(value, str):
+            card.set_string_custom_property(name, value)
+        elif value is not None:
+            card.set_int_custom_property(name, int(value))
+
+
+def data_facts(examples: Any) -> dict[str, str]:
+    """What ML Metadata knows of the Examples: splits, span, fingerprint."""
+    found = {"splits": ", ".join(artifact_utils.decode_split_names(examples.split_names))}
+    for name in _DATA_PROPERTIES:
+        if examples.has_custom_property(name):
+            found[name] = str(examples.get_custom_property(name))
+    return found
+
+
+def compose(
+    verdict: Mapping[str, Any], settings: Mapping[str, Any], data: Mapping[str, str], code_digest: str
+) -> list[Section]:
+    """The card's sections.
+
+    Args:
+        verdict: `verdict.json`.
+        settings: `PipelineConfig` as plain values.
+        data: what is known of the data, by name.
+        code_digest: of all source files.
+    """
+    return [
+        Section("Model card", [_summary(verdict)]),
+        Section("Intended use", [INTENDED_USE]),
+        Section("Limits", LIMITS),
+        Section("Data", [], ("", "value"), [*data.items(), ("label names", ", ".join(features.LABEL_NAMES))]),
+        Section("Method", [_method(settings), f"Digest of the source code: {code_digest}."]),
+        Section(
+            "Settings",
+            ["Of pretraining, encoder and probe."],
+            ("setting", "value"),
+            _flat(_trained(settings)),
+        ),
+        _metrics(verdict),
+        _slices(verdict),
+        _confusion(verdict),
+        _corrupted(verdict),
+        _criteria(verdict),
+    ]
+
+
+def to_markdown(sections: Sequence[Section]) -> str:
+    """The card as Markdown; the first section's title is the document's."""
+    blocks = []
+    for level, section in zip([1, *[2] * len(sections)], sections, strict=False):
+        blocks.append(f"{'#' * level} {section.title}")
+        blocks += section.paragraphs
+        if section.header:
+            lines = [section.header, ["---"] * len(section.header), *section.rows]
+            blocks.append(
+                "\n".join(f"| {' | '.join(_escaped_cell(cell) for cell in line)} |" for line in lines)
+            )
+    return "\n\n".join(blocks) + "\n"
+
+
+def to_html(sections: Sequence[Section]) -> str:
+    """The card as one HTML page that loads nothing from elsewhere."""
+    parts = []
+    for level, section in zip([1, *[2] * len(sections)], sections, strict=False):
+        parts.append(f"<h{level}>{html.escape(section.title)}</h{level}>")
+        parts += [f"<p>{html.escape(paragraph)}</p>" for paragraph in section.paragraphs]
+        if section.header:
+            parts.append(f"<table>{_row('th', section.header)}")
+            parts += [_row("td", row) for row in section.rows]
+            parts.append("</table>")
+    head = f'<meta charset="utf-8"><title>{html.escape(sections[0].title)}</title><style>{_STYLE}</style>'
+    return (
+        f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n'
+        + "\n".join(parts)
+        + "\n</body></html>\n"
+    )
+
+
+def _summary(verdict: Mapping[str, Any]) -> str:
+    metrics = verdict["metrics"]
+    low, high = metrics["accuracy_interval"]
+    return (
+        "An image encoder that learnt without labels (BYOL), with a linear classifier on its frozen features. That "
+        f"classifier is right on {metrics[verdicts.ACCURACY]:.2%} of {metrics[verdicts.EXAMPLE_COUNT]:.0f} test images "
+        f"(95% interval {low:.2%} to {high:.2%}). The gate {'blessed' if verdict['blessed'] else 'refused'} it."
+    )
+
+
+def _method(settings: Mapping[str, Any]) -> str:
+    pretraining = settings["pretraining"]
+    return (
+        "BYOL (arXiv 2006.07733): an online network learns to predict a slowly moving average of itself on another "
+        f"view of the same image, here for {pretraining['epochs']} epochs of the training split in batches of "
+        f"{pretraining['batch_size']}, seed {pretraining['seed']}. Labels are used afterwards, for the linear probe on "
+        "frozen features alone; its learning rate is chosen on held-out training images. The test split is read once, "
+        "by the evaluation."
+    )
+
+
+def _trained(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: settings[name] for name in ("encoder", "pretraining", "probe")}
+
+
+def _metrics(verdict: Mapping[str, Any]) -> Section:
+    rows = [
+        (name, _text(value), _text(verdict["baseline_metrics"].get(name)))
+        for name, value in verdict["metrics"].items()
+        if not name.endswith("_diff")
+    ]
+    comparison = verdicts.comparison_sentence(verdict["comparison"])
+    words = f"Over every test image; the interval is Wilson's, 95%. Against the blessed model before: {comparison}."
+    return Section("Metrics", [words], ("metric", "value", "blessed model before"), rows)
+
+
+def _slices(verdict: Mapping[str, Any]) -> Section:
+    rows = [
+        (
+            name,
+            _text(values[verdicts.EXAMPLE_COUNT]),
+            _text(values[verdicts.ACCURACY]),
+            _text(values["accuracy_interval"]),
+        )
+        for name, values in verdict["slices"].items()
+    ]
+    header = ("images", "number", "accuracy", "95% interval")
+    return Section("By class and image quality", [], header, rows)
+
+
+def _confusion(verdict: Mapping[str, Any]) -> Section:
+    rows = [
+        (name, *map(str, counts))
+        for name, counts in zip(features.LABEL_NAMES, verdict["confusion_matrix"], strict=False)
+    ]
+    return Section(
+        "Confusion", ["Rows are true classes, columns predicted ones."], ("", *features.LABEL_NAMES), rows
+    )
+
+
+def _corrupted(verdict: Mapping[str, Any]) -> Section:
+    report = verdict["corrupted"]
+    words = (
+        f"Accuracy on {report['images']} test images under corruptions of severity {report['severity']} of 5."
+    )
+    rows = [(name, _text(value)) for name, value in report["accuracy"].items()]
+    return Section("Robustness", [words], ("corruption", "accuracy"), rows)
+
+
+def _criteria(verdict: Mapping[str, Any]) -> Section:
+    rows = [
+        (
+            c["metric"],
+            c["slice"],
+            *(_text(c[key]) for key in ("threshold", "value", "baseline")),
+            "met" if c["passed"] else "missed",
+        )
+        for c in verdict["criteria"]
+    ]
+    header = ("metric", "images", "threshold", "value", "baseline", "")
+    return Section("Gate", [], header, rows)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows = []
+    for name, value in values.items():
+        nested = isinstance(value, Mapping)
+        rows += _flat(value, f"{prefix}{name}.") if nested else [(prefix + name, str(value))]
+    return rows
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list | tuple):
+        return " to ".join(_text(part) for part in value)
+    return f"{value:.4f}".removesuffix(".0000") if isinstance(value, float) else str(value)
+
+
+def _escaped_cell(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("\n", " ")
+
+
+def _row(tag: str, cells: Sequence[str]) -> str:
+    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"

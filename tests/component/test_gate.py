@@ -1,0 +1,334 @@
+"""The gate from TFMA's metrics to the verdict, on models whose right and wrong answers are chosen image by image."""
+
+import dataclasses
+import json
+import pathlib
+import types
+
+import numpy as np
+import pytest
+from tfx.types import standard_artifacts
+
+from components import gate_metrics, gate_statistics, model_card, quality_bands, robustness
+from components import verdict as verdicts
+from components.features import LABEL_NAMES, image_figures
+from pipeline import eval_config
+from pipeline.config import PRESETS
+from tests.component import gate_models
+
+IMAGES = 500
+GOOD, NOISE, WORSE, RANDOM = 0, 1, 2, 3  # which byte a model reads
+GATE = dataclasses.replace(
+    PRESETS["demo"].gate,
+    minimum_accuracy=0.7,
+    class_floors=(0.6,) * 10,
+    minimum_gain=0.3,
+    maximum_regression=0.0,
+    minimum_test_images=IMAGES,
+    robustness_images=IMAGES,
+)
+
+
+def _answers(rng, labels: np.ndarray, right: np.ndarray) -> np.ndarray:
+    wrong = (labels + rng.integers(1, 10, len(labels))) % 10
+    return np.where(right, labels, wrong)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """500 images in which four models' answers are written: 85% right, as good by noise, 12 points worse, 20% right."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(IMAGES) % 10
+    good = rng.random(IMAGES) < 0.85
+    good[labels == 3] = np.arange((labels == 3).sum()) < 25  # the cats are weak: 25 of 50
+    flips = rng.permutation(IMAGES)
+    noise, worse = good.copy(), good.copy()
+    noise[flips[:20]] ^= True
+    worse[np.flatnonzero(good)[rng.permutation(good.sum())[:60]]] = False
+    chance = rng.random(IMAGES) < 0.2
+    images = rng.integers(0, 256, (IMAGES, 32, 32, 3)) * rng.random((IMAGES, 1, 1, 1))
+    images = images.astype(np.uint8).reshape(IMAGES, -1)
+    for position, right in enumerate((good, noise, worse, chance)):
+        images[:, position] = _answers(rng, labels, right)
+        images[:, position + 10] = rng.integers(60, 250, IMAGES)
+    images = images.reshape(-1, 32, 32, 3)
+    root = tmp_path_factory.mktemp("gate")
+    return types.SimpleNamespace(
+        root=root,
+        images=images,
+        labels=labels,
+        right=(good, noise, worse, chance),
+        examples=gate_models.write_examples(root / "examples", images, labels),
+        models=[
+            gate_models.export(root / f"model-{position}", position, 100 + position) for position in range(4)
+        ],
+    )
+
+
+def _evaluate(world, name, model, baseline, config):
+    baseline_model = None if baseline is None else world.models[baseline]
+    return gate_models.evaluate(
+        world.root / name, world.examples, world.models[model], baseline_model, config
+    )
+
+
+@pytest.fixture(scope="module")
+def first(world):
+    """The first run: no baseline."""
+    return _evaluate(world, "first", GOOD, None, eval_config.gate(GATE))
+
+
+@pytest.fixture(scope="module")
+def regressed(world):
+    """The model that is worse, against the good one."""
+    return _evaluate(world, "regressed", WORSE, GOOD, eval_config.gate(GATE))
+
+
+@pytest.fixture(scope="module")
+def gain(world):
+    """The good model against the one that guesses."""
+    return _evaluate(world, "gain", GOOD, RANDOM, eval_config.gain(GATE))
+
+
+def _probabilities(world, position: int) -> np.ndarray:
+    flat = world.images.reshape(IMAGES, -1)
+    strength = flat[:, position + 10].astype(np.float64)[:, None] / 255
+    return np.eye(10)[flat[:, position] % 10] * strength + (1 - strength) / 10
+
+
+def test_every_metric_equals_its_reference(world, first):
+    probabilities = _probabilities(world, GOOD)
+    rows = np.arange(IMAGES)
+    evaluation = verdicts.Evaluation(first[0].uri)
+    measured = evaluation.metrics[()]
+    assert measured["example_count"] == IMAGES
+    assert measured["sparse_categorical_accuracy"] == pytest.approx(world.right[GOOD].mean(), abs=1e-6)
+    ranks = (probabilities > probabilities[rows, world.labels][:, None]).sum(1)
+    assert measured["sparse_top_k_categorical_accuracy"] >= (ranks == 0).mean()
+    crossentropy = -np.log(probabilities[rows, world.labels]).mean()
+    assert measured["sparse_categorical_crossentropy"] == pytest.approx(crossentropy, rel=1e-4)
+    confidence = probabilities.max(1)
+    bins = np.minimum((confidence * 15).astype(int), 14)
+    error = sum(
+        (bins == b).mean() * abs(world.right[GOOD][bins == b].mean() - confidence[bins == b].mean())
+        for b in np.unique(bins)
+    )
+    assert measured["expected_calibration_error"] == pytest.approx(error, abs=1e-5)
+    counts = np.zeros((10, 10), int)
+    np.add.at(counts, (world.labels, probabilities.argmax(1)), 1)
+    assert evaluation.confusion_matrix == counts.tolist()
+
+
+def test_slices_by_class_and_image_quality_hold_the_right_images(world, first):
+    measured = verdicts.Evaluation(first[0].uri).metrics
+    for label in range(10):
+        here = world.labels == label
+        assert measured[("label", label),]["sparse_categorical_accuracy"] == pytest.approx(
+            world.right[GOOD][here].mean(), abs=1e-6
+        )
+    figures = image_figures(world.images)
+    for band, (figure, _, _) in quality_bands.BANDS.items():
+        bands = quality_bands.bands_of(band, figures[figure])
+        for name in set(bands):
+            found = measured[(band, name.decode()),]
+            assert found["example_count"] == (bands == name).sum()
+            expected = world.right[GOOD][bands == name].mean()
+            assert found["sparse_categorical_accuracy"] == pytest.approx(expected, abs=1e-6)
+    assert {key[0][0] for key in measured if key} == {"label", *quality_bands.BANDS}
+
+
+def test_a_weak_class_is_named_and_refuses_the_blessing_although_the_mean_is_good(first):
+    evaluation, blessing = first
+    assert blessing.get_int_custom_property("blessed") == 0
+    missed = [c for c in verdicts.Evaluation(evaluation.uri).criteria("") if not c.passed]
+    assert [(c.metric, c.slice, c.value) for c in missed] == [
+        ("sparse_categorical_accuracy", "label=cat", 0.5)
+    ]
+    assert missed[0].sentence() == (
+        "sparse_categorical_accuracy on label=cat is 0.5000, below its floor of 0.6000 by 0.1000"
+    )
+
+
+def test_without_a_baseline_no_change_is_asked_for(first):
+    evaluation = verdicts.Evaluation(first[0].uri)
+    assert not evaluation.has_baseline
+    assert evaluation.comparison() == {"result": verdicts.FIRST}
+    assert not [c for c in evaluation.criteria("") if "change" in c.metric]
+    assert not [name for name in evaluation.metrics[()] if "change" in name]
+
+
+def test_a_regression_is_found_on_the_images_that_changed(world, regressed):
+    evaluation, blessing = regressed
+    assert blessing.get_int_custom_property("blessed") == 0
+    read = verdicts.Evaluation(evaluation.uri)
+    new, old = world.right[WORSE], world.right[GOOD]
+    gained, lost = int((new & ~old).sum()), int((old & ~new).sum())
+    lower, upper = gate_statistics.change_interval(gained, lost, IMAGES, GATE.confidence)
+    found = read.comparison()
+    assert found["result"] == verdicts.WORSE
+    assert (found["images_gained"], found["images_lost"]) == (gained, lost) == (0, 60)
+    assert found["interval"] == pytest.approx([lower, upper])
+    assert found["change"] == pytest.approx(-0.12)
+    assert found["mcnemar_p"] == pytest.approx(gate_statistics.mcnemar_p(gained, lost))
+    (change,) = [c for c in read.criteria("the blessed model") if c.metric == gate_metrics.CHANGE_UPPER]
+    assert not change.passed
+    assert change.value == pytest.approx(upper)
+    assert change.baseline == pytest.approx(old.mean(), abs=1e-6)
+    assert "against the blessed model: accuracy" in change.sentence()
+    assert f"below its floor of the change of 0.0000 by {-upper:.4f}" in change.sentence()
+
+
+def test_a_difference_by_noise_neither_blocks_nor_counts_as_better(world):
+    """20 of 500 images changed sides, as another seed would change them."""
+    evaluation, _ = _evaluate(world, "noise", NOISE, GOOD, eval_config.gate(GATE))
+    read = verdicts.Evaluation(evaluation.uri)
+    assert read.comparison()["images_gained"] + read.comparison()["images_lost"] == 20
+    assert read.comparison()["result"] in (verdicts.EQUAL, verdicts.WORSE)
+    changed = int(world.right[NOISE].sum()) - int(world.right[GOOD].sum())
+    (change,) = [c for c in read.criteria("the blessed model") if c.metric == gate_metrics.CHANGE_UPPER]
+    _, upper = gate_statistics.change_interval((20 + changed) / 2, (20 - changed) / 2, IMAGES)
+    assert change.passed == (upper >= 0)
+
+
+def test_the_gain_over_the_untrained_encoder_is_judged_by_its_lower_bound(world, gain):
+    evaluation, blessing = gain
+    assert blessing.get_int_custom_property("blessed") == 1
+    (criterion,) = verdicts.gain_criteria(verdicts.Evaluation(evaluation.uri))
+    new, old = world.right[GOOD], world.right[RANDOM]
+    lower, _ = gate_statistics.change_interval(int((new & ~old).sum()), int((old & ~new).sum()), IMAGES)
+    assert criterion.value == pytest.approx(lower)
+    assert criterion.passed
+    assert criterion.baseline == pytest.approx(old.mean(), abs=1e-6)
+
+
+def test_an_evaluation_without_the_untrained_encoder_is_a_missed_criterion(first):
+    (criterion,) = verdicts.gain_criteria(verdicts.Evaluation(first[0].uri))
+    assert not criterion.passed
+    assert criterion.sentence() == "gain: the untrained encoder was not evaluated"
+
+
+@pytest.fixture
+def judge(world, gain, tmp_path):
+    """Runs Verdict for the good model on evidence that a test may exchange; returns blessing, record, artifact."""
+    good = world.models[GOOD]
+    about = {"current_model": good.uri, "current_model_id": good.id}
+    kinds = standard_artifacts
+    passing = dataclasses.replace(GATE, class_floors=(0.4,) * 10)
+    name = "passing"
+    if not (world.root / name).exists():
+        world.passing = _evaluate(world, name, GOOD, NOISE, eval_config.gate(passing))
+
+    def run(accuracy=None, **evidence):
+        corrupted = gate_models.artifact(kinds.ModelEvaluation, tmp_path / "corrupted", 30, **about)
+        pathlib.Path(corrupted.uri).mkdir(exist_ok=True)
+        report = {"accuracy": {"clean": 0.8, "noise": 0.7, "jpeg": 0.6, **(accuracy or {})}, "images": 500}
+        (tmp_path / "corrupted" / robustness.REPORT_FILE).write_text(json.dumps({**report, "severity": 3}))
+        blessing = gate_models.artifact(kinds.ModelBlessing, tmp_path / "blessing", 40)
+        verdict = gate_models.artifact(kinds.ModelEvaluation, tmp_path / "verdict", 41)
+        inputs = {
+            "model": good,
+            "evaluation": world.passing[0],
+            "evaluation_blessing": world.passing[1],
+            "gain": gain[0],
+            "gain_blessing": gain[1],
+            "corrupted": corrupted,
+            "infra_blessing": gate_models.artifact(
+                kinds.InfraBlessing, tmp_path / "infra", 31, blessed=1, **about
+            ),
+            **evidence,
+        }
+        verdicts.Verdict.test_call(
+            **inputs,
+            blessing=blessing,
+            verdict=verdict,
+            minimum_corrupted_accuracy=0.6,
+            minimum_worst_corrupted_accuracy=0.5,
+        )
+        return blessing, json.loads((tmp_path / "verdict" / verdicts.JSON_FILE).read_text()), verdict
+
+    return run
+
+
+def test_a_model_that_meets_everything_is_blessed_by_name(world, judge, tmp_path):
+    blessing, record, verdict = judge()
+    assert record["reason"] == ""
+    assert blessing.get_int_custom_property("blessed") == verdict.get_int_custom_property("blessed") == 1
+    assert blessing.get_string_custom_property("current_model") == world.models[GOOD].uri
+    assert blessing.get_int_custom_property("current_model_id") == world.models[GOOD].id
+    assert record["baseline_model"] == world.models[NOISE].uri
+    asked = {(c["metric"], c["slice"]) for c in record["criteria"]}
+    assert ("sparse_categorical_accuracy", verdicts.OVERALL) in asked
+    assert {("sparse_categorical_accuracy", f"label={name}") for name in LABEL_NAMES} <= asked
+    assert {
+        (gate_metrics.CHANGE_UPPER, verdicts.OVERALL),
+        (gate_metrics.CHANGE_LOWER, verdicts.OVERALL),
+    } <= asked
+    assert {
+        ("accuracy_under_corruption", "noise of severity 3"),
+        ("serving check", verdicts.OVERALL),
+    } <= asked
+    for criterion in record["criteria"]:
+        assert criterion.keys() >= {"metric", "slice", "threshold", "value", "baseline", "passed"}
+    text = (tmp_path / "verdict" / verdicts.MARKDOWN_FILE).read_text()
+    assert text.startswith("# Blessed")
+    assert text.count("| met |") == len(record["criteria"])
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "words"),
+    [
+        ({"jpeg": 0.49}, "on mean of all corruptions is 0.5950, below its floor of 0.6000 by 0.0050"),
+        (
+            {"jpeg": 0.49, "noise": 0.9},
+            "on jpeg of severity 3 is 0.4900, below its floor of 0.5000 by 0.0100",
+        ),
+    ],
+)
+def test_a_model_that_breaks_under_a_corruption_is_refused(judge, accuracy, words):
+    blessing, record, verdict = judge(accuracy=accuracy)
+    assert blessing.get_int_custom_property("blessed") == 0
+    assert words in record["reason"]
+    assert verdict.get_string_custom_property("reason") == record["reason"]
+
+
+def test_a_regression_and_a_failed_serving_check_are_both_told(world, judge, tmp_path):
+    infra = gate_models.artifact(
+        standard_artifacts.InfraBlessing, tmp_path / "infra", 31, blessed=0, reason="NaN in batches/classify"
+    )
+    blessing, record, _ = judge(infra_blessing=infra)
+    assert blessing.get_int_custom_property("blessed") == 0
+    assert "serving check: NaN in batches/classify" in record["reason"]
+
+
+def test_evidence_about_another_model_blesses_nothing(world, judge, regressed):
+    """A blessing for model A does not bless model B, whichever of the pieces is exchanged."""
+    blessing, record, _ = judge(gain_blessing=regressed[1])
+    assert blessing.get_int_custom_property("blessed") == 0
+    assert "evidence, gain over the untrained encoder: " in record["reason"]
+    assert f"is about the model at {world.models[WORSE].uri}" in record["reason"]
+
+
+def test_the_card_says_what_the_verdict_measured(world, judge, tmp_path):
+    _, record, verdict = judge()
+    card = gate_models.artifact(standard_artifacts.ModelEvaluation, tmp_path / "card", 50)
+    settings = json.dumps(dataclasses.asdict(PRESETS["demo"]))
+    model_card.ModelCard.test_call(
+        verdict=verdict, examples=world.examples, card=card, settings=settings, code_digest="0123abc"
+    )
+    assert card.get_string_custom_property("current_model") == world.models[GOOD].uri
+    text = (tmp_path / "card" / "MODEL_CARD.md").read_text()
+    page = (tmp_path / "card" / "MODEL_CARD.html").read_text()
+    low, high = gate_statistics.accuracy_interval(int(world.right[GOOD].sum()), IMAGES)
+    for words in (
+        f"{world.right[GOOD].mean():.2%} of {IMAGES} test images (95% interval {low:.2%} to {high:.2%})",
+        "Intended use",
+        "Limits",
+        "0123abc",
+        "for 10 epochs of the training split",
+        "label=cat",
+        "brightness_band=dark",
+    ):
+        assert words in text
+        assert words in page
+    assert "| span | 7 |" in text
+    assert json.loads((tmp_path / "card" / verdicts.JSON_FILE).read_text()) == record
