@@ -48,7 +48,7 @@ setup(
     # The empty key keeps an editable install a plain path entry, so packages added later are found at once.
     package_dir={"": "."},
     packages=find_packages(
-        include=["components", "components.*", "trainer", "trainer.*", "pipeline", "pipeline.*"],
+        include=["components", "components.*", "trainer", "trainer.*", "pipeline", "pipeline.*", "kubeflow"],
     ),
     package_data={"": ["*.pbtxt", "*.html", "*.css", "*.js", "py.typed"]},
     install_requires=REQUIRES,
@@ -56,7 +56,7 @@ setup(
         "kubeflow": ["kfp>=2.5,<2.17"],
         "jax": ["jax>=0.4.34"],
     },
-    entry_points={"console_scripts": ["byol=pipeline.cli:main"]},
+    entry_points={"console_scripts": ["byol=kubeflow.commands:main"]},
     classifiers=[
         "Development Status :: 4 - Beta",
         "Intended Audience :: Science/Research",

@@ -42,6 +42,11 @@ class Compiled:
         """The PipelineSpec."""
         return dict(self.job["pipelineSpec"])
 
+    @property
+    def pipeline_root(self) -> str:
+        """Where artifacts go; the server takes it beside the file, not from it."""
+        return str(self.job["runtimeConfig"]["gcsOutputDirectory"])
+
     def text(self) -> str:
         """The file's content: two YAML documents for KFP, JSON for Vertex AI."""
         if self.platform is None:

@@ -55,16 +55,14 @@ class Cluster:
         waiting = {name: self._before(task) for name, task in tasks.items() if only is None or name in only}
         run_id = str(uuid.uuid4())
         with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-            running = {}
+            running: dict[concurrent.futures.Future, str] = {}
             while waiting or running:
                 for name in [name for name, before in waiting.items() if not before & waiting.keys()]:
                     if waiting[name] & set(running.values()):
                         continue
                     del waiting[name]
                     running[pool.submit(self._step, name, tasks[name], f"{root}/byol/{run_id}/{name}")] = name
-                done, _ = concurrent.futures.wait(
-                    running, return_when=concurrent.futures.FIRST_COMPLETED
-                )
+                done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
                 for future in done:
                     name = running.pop(future)
                     self.outputs[name] = future.result()
@@ -83,11 +81,15 @@ class Cluster:
         pod.mkdir(parents=True)
         executor_input = self._executor_input(task, component, address, pod)
         for artifacts in executor_input["inputs"]["artifacts"].values():
-            self._copy(self._in_store(artifacts["artifacts"][0]["uri"]), artifacts["artifacts"][0]["uri"], pod)
+            self._copy(
+                self._in_store(artifacts["artifacts"][0]["uri"]), artifacts["artifacts"][0]["uri"], pod
+            )
         for artifacts in executor_input["outputs"]["artifacts"].values():
             staged(artifacts["artifacts"][0]["uri"], pod).parent.mkdir(parents=True)
         text = json.dumps(executor_input)
-        command = [part.replace("{{$}}", text) for part in [*container["command"], *container.get("args", [])]]
+        command = [
+            part.replace("{{$}}", text) for part in [*container["command"], *container.get("args", [])]
+        ]
         log = self.folder / "logs" / f"{name}.log"
         log.parent.mkdir(exist_ok=True)
         with log.open("w") as file:
@@ -108,7 +110,8 @@ class Cluster:
         return {
             "inputs": {
                 "parameterValues": {
-                    key: value["runtimeValue"]["constant"] for key, value in inputs.get("parameters", {}).items()
+                    key: value["runtimeValue"]["constant"]
+                    for key, value in inputs.get("parameters", {}).items()
                 },
                 "artifacts": {
                     key: {"artifacts": [self._input(**source["taskOutputArtifact"])]}
@@ -119,7 +122,12 @@ class Cluster:
                 "artifacts": {
                     key: {
                         "artifacts": [
-                            {"name": key, "type": kind, "uri": f"{address}/{uuid.uuid4()}/{key}", "metadata": {}}
+                            {
+                                "name": key,
+                                "type": kind,
+                                "uri": f"{address}/{uuid.uuid4()}/{key}",
+                                "metadata": {},
+                            }
                         ]
                     }
                     for key, kind in outputs.items()
@@ -141,7 +149,9 @@ class Cluster:
             artifact = artifacts["artifacts"][0]
             found = (written.get("artifacts", {}).get(key, {}).get("artifacts") or [{}])[0]
             if None in found.get("metadata", {}).values():
-                raise StepFailedError(f"{key} has null metadata, which KFP's store refuses: {found['metadata']}")
+                raise StepFailedError(
+                    f"{key} has null metadata, which KFP's store refuses: {found['metadata']}"
+                )
             artifact = {
                 **artifact,
                 "uri": found.get("uri") or artifact["uri"],

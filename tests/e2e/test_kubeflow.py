@@ -8,13 +8,11 @@ import ml_metadata as mlmd
 import pytest
 import tensorflow_model_analysis as tfma
 from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
-from tfx.dsl.input_resolution.strategies.span_range_strategy import SpanRangeStrategy
 from tfx.orchestration import metadata
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
-from components import serving_folder, synthetic
-from components.anomaly_gate import read_splits, span_of
+from components import serving_folder
 from kubeflow import bindings, compiler
 from kubeflow.config import KubeflowConfig
 from pipeline import eval_config, pipeline
@@ -28,7 +26,8 @@ ROOT = "minio://mlpipeline/v2/artifacts/byol"
 
 def cluster_config(volume: pathlib.Path) -> KubeflowConfig:
     return settings.override(
-        KubeflowConfig(), [f"volume={volume}", f"schema={pipeline.SCHEMA_FILE}", "image=registry.example/byol:test"]
+        KubeflowConfig(),
+        [f"volume={volume}", f"schema={pipeline.SCHEMA_FILE}", "image=registry.example/byol:test"],
     )
 
 
@@ -72,13 +71,17 @@ def test_every_container_ran_and_pushed_an_encoder_with_the_local_runs_metrics(c
     found = metrics(cluster.path(pipeline.EVALUATOR, "evaluation"))
     assert found[eval_config.ACCURACY] == byol_command.summary(first_run.root)["linear_accuracy"]
     assert cluster.outputs[pipeline.PUSHER]["pushed_model"]["metadata"]["pushed"] == 1
-    assert cluster.outputs[pipeline.PUSHER]["pushed_model"]["metadata"]["pushed_version"] == str(pushed.number)
+    assert cluster.outputs[pipeline.PUSHER]["pushed_model"]["metadata"]["pushed_version"] == str(
+        pushed.number
+    )
 
 
 def test_the_span_was_resolved_when_the_run_started(cluster):
     examples = cluster.outputs["Cifar10ExampleGen"]["examples"]["metadata"]
     assert examples["custom:span"] == 3
-    assert "data_batch_1.bin" in examples["input_fingerprint"] or "num_files:1" in examples["input_fingerprint"]
+    assert (
+        "data_batch_1.bin" in examples["input_fingerprint"] or "num_files:1" in examples["input_fingerprint"]
+    )
     assert not (cluster.folder / "volume/checkpoints").exists() or not list(
         (cluster.folder / "volume/checkpoints").rglob("*.keras")
     )
@@ -109,7 +112,7 @@ def test_bindings_give_the_resolvers_answer(cluster, first_run, tmp_path):
     bindings.ServedModel.EXECUTOR_SPEC.executor_class().Do(
         {}, {"model": [ours]}, {"serving": str(Root(first_run.root).serving)}
     )
-    assert serving_folder.model_digest(path_utils.serving_model_path(ours.uri)) == serving_folder.model_digest(
-        path_utils.serving_model_path(answer["model"][0].uri)
-    )
+    assert serving_folder.model_digest(
+        path_utils.serving_model_path(ours.uri)
+    ) == serving_folder.model_digest(path_utils.serving_model_path(answer["model"][0].uri))
     assert json.loads(ours.get_string_custom_property("resolved")) == [{"uri": "", "metadata": {}}]

@@ -1,0 +1,321 @@
+"""`byol kubeflow`: compile, submit, schedule. Nothing heavy is imported before the arguments are known to be good."""
+
+import os
+import pathlib
+import time
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from kubeflow import config as cluster_config
+from pipeline import cli
+from pipeline.config import PRESETS, PipelineConfig
+from pipeline.console import stop
+from pipeline.cron import Cron
+from trainer import settings
+
+if TYPE_CHECKING:
+    from kubeflow.compiler import Compiled, Span
+    from kubeflow.server import Server
+
+FAILED = 1
+_EXPERIMENT = "byol"
+_SCHEDULE = "byol-nightly"
+
+app = typer.Typer(help="Compile, submit and schedule on Kubeflow Pipelines.", no_args_is_help=True)
+schedule_app = typer.Typer(help="Recurring runs on the server.", no_args_is_help=True)
+app.add_typer(schedule_app, name="schedule")
+
+PresetOption = Annotated[
+    str, typer.Option("--preset", help=f"What is trained and what it must reach: {', '.join(PRESETS)}.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Change one setting of the preset; repeat for more."),
+]
+ClusterOption = Annotated[
+    pathlib.Path | None,
+    typer.Option(
+        "--cluster", help="YAML file with the cluster's settings; `byol kubeflow settings` lists them."
+    ),
+]
+ClusterSetOption = Annotated[
+    list[str] | None,
+    typer.Option("--cluster-set", metavar="NAME=VALUE", help="Change one setting of the cluster; repeat."),
+]
+SpanOption = Annotated[
+    str,
+    typer.Option(
+        "--span",
+        help="'latest' takes the highest span-N when a run starts, a number that one, 'none' a folder of records.",
+    ),
+]
+HostOption = Annotated[
+    str,
+    typer.Option(
+        "--host", envvar="KF_PIPELINES_ENDPOINT", help="Address of KFP's API, http://localhost:8888."
+    ),
+]
+NamespaceOption = Annotated[
+    str, typer.Option("--namespace", help="Of a multi-user installation; leave it out elsewhere.")
+]
+TokenOption = Annotated[
+    pathlib.Path | None,
+    typer.Option("--token-file", help="File that holds the bearer token, if one is needed."),
+]
+TimeoutOption = Annotated[float, typer.Option("--timeout", help="Seconds that one request may take.")]
+AccountOption = Annotated[str, typer.Option("--service-account", help="Kubernetes account of the steps.")]
+
+
+@app.command("compile")
+def compile_file(
+    out: Annotated[pathlib.Path, typer.Argument(help="The file to write: .yaml, or .json with --vertex.")],
+    preset: PresetOption = "gpu",
+    assignments: SetOption = None,
+    cluster: ClusterOption = None,
+    cluster_assignments: ClusterSetOption = None,
+    span: SpanOption = "latest",
+    vertex: Annotated[
+        bool, typer.Option("--vertex", help="For Vertex AI instead of open-source KFP.")
+    ] = False,
+) -> None:
+    """Write the pipeline as a file that KFP (2.0 or newer) takes, or Vertex AI."""
+    compiled = _compiled(preset, assignments, cluster, cluster_assignments, span, vertex)
+    try:
+        compiled.write(out)
+    except (ValueError, OSError) as error:
+        stop(str(error))
+    typer.echo(f"Wrote {out}.")
+
+
+@app.command("settings")
+def show_settings(cluster: ClusterOption = None) -> None:
+    """List every setting of a cluster, as `--cluster-set` takes it."""
+    config = _cluster(cluster, None)
+    for name in settings.names(config):
+        value: object = config
+        for part in name.split("."):
+            value = getattr(value, part)
+        typer.echo(f"{name}={value}")
+
+
+@app.command()
+def submit(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
+    host: HostOption,
+    preset: PresetOption = "gpu",
+    assignments: SetOption = None,
+    cluster: ClusterOption = None,
+    cluster_assignments: ClusterSetOption = None,
+    span: SpanOption = "latest",
+    name: Annotated[str, typer.Option(help="Of the run; the preset and the time if left out.")] = "",
+    experiment: Annotated[str, typer.Option(help="Made if there is none of that name.")] = _EXPERIMENT,
+    namespace: NamespaceOption = "",
+    account: AccountOption = "",
+    token_file: TokenOption = None,
+    timeout: TimeoutOption = 60.0,
+) -> None:
+    """Start one run on a server."""
+    from kubeflow.server import ServerError
+
+    compiled = _compiled(preset, assignments, cluster, cluster_assignments, span, vertex=False)
+    try:
+        server = _server(host, namespace, token_file, timeout)
+        run = server.submit(
+            compiled, name or f"{preset} {time.strftime('%Y-%m-%d %H:%M:%S')}", experiment, account
+        )
+    except ServerError as error:
+        stop(str(error), FAILED)
+    typer.echo(f"Run {run} was submitted to {host}.")
+
+
+@schedule_app.command("create")
+def create(  # noqa: PLR0913, PLR0917
+    host: HostOption,
+    cron: Annotated[
+        str, typer.Option(help="Five fields, `minute hour day month weekday`, in the server's time zone.")
+    ] = "",
+    every: Annotated[int, typer.Option(help="Instead of --cron: seconds between two starts.")] = 0,
+    preset: PresetOption = "gpu",
+    assignments: SetOption = None,
+    cluster: ClusterOption = None,
+    cluster_assignments: ClusterSetOption = None,
+    span: SpanOption = "latest",
+    name: Annotated[str, typer.Option(help="One of the same name is replaced.")] = _SCHEDULE,
+    experiment: Annotated[str, typer.Option(help="Made if there is none of that name.")] = _EXPERIMENT,
+    namespace: NamespaceOption = "",
+    account: AccountOption = "",
+    token_file: TokenOption = None,
+    timeout: TimeoutOption = 60.0,
+    paused: Annotated[bool, typer.Option("--paused", help="Make it, but do not let it fire yet.")] = False,
+) -> None:
+    """Run the pipeline again and again; one at a time, missed times are not made up for."""
+    from kubeflow.server import ServerError
+
+    when = _when(cron, every)
+    compiled = _compiled(preset, assignments, cluster, cluster_assignments, span, vertex=False)
+    try:
+        server = _server(host, namespace, token_file, timeout)
+        made = server.schedule(compiled, name, experiment, when, not paused, account)
+    except ServerError as error:
+        stop(str(error), FAILED)
+    typer.echo(
+        f"Recurring run {made.name} ({made.identity}): {made.when}{'' if made.enabled else ', paused'}."
+    )
+
+
+@schedule_app.command("list")
+def list_schedules(
+    host: HostOption,
+    namespace: NamespaceOption = "",
+    token_file: TokenOption = None,
+    timeout: TimeoutOption = 60.0,
+) -> None:
+    """List the recurring runs; KFP's cron has seconds first."""
+    from kubeflow.server import ServerError
+
+    try:
+        found = _server(host, namespace, token_file, timeout).schedules()
+    except ServerError as error:
+        stop(str(error), FAILED)
+    table = Table("name", "id", "when", "fires", "at once", "catches up")
+    for one in found:
+        table.add_row(
+            one.name,
+            one.identity,
+            one.when,
+            "yes" if one.enabled else "paused",
+            str(one.concurrency),
+            "yes" if one.catches_up else "no",
+        )
+    Console().print(table)
+
+
+@schedule_app.command()
+def pause(
+    host: HostOption,
+    name: Annotated[str, typer.Argument(help="Of the recurring run.")] = _SCHEDULE,
+    namespace: NamespaceOption = "",
+    token_file: TokenOption = None,
+    timeout: TimeoutOption = 60.0,
+) -> None:
+    """Keep a recurring run from firing; a run at work goes on."""
+    _change("pause", name, host, namespace, token_file, timeout)
+
+
+@schedule_app.command()
+def resume(
+    host: HostOption,
+    name: Annotated[str, typer.Argument(help="Of the recurring run.")] = _SCHEDULE,
+    namespace: NamespaceOption = "",
+    token_file: TokenOption = None,
+    timeout: TimeoutOption = 60.0,
+) -> None:
+    """Let a recurring run fire again."""
+    _change("resume", name, host, namespace, token_file, timeout)
+
+
+@schedule_app.command()
+def delete(
+    host: HostOption,
+    name: Annotated[str, typer.Argument(help="Of the recurring run.")] = _SCHEDULE,
+    namespace: NamespaceOption = "",
+    token_file: TokenOption = None,
+    timeout: TimeoutOption = 60.0,
+) -> None:
+    """Remove a recurring run; the runs that it started stay."""
+    _change("delete", name, host, namespace, token_file, timeout)
+
+
+def _change(
+    action: Literal["pause", "resume", "delete"],
+    name: str,
+    host: str,
+    namespace: str,
+    token_file: pathlib.Path | None,
+    timeout: float,
+) -> None:
+    from kubeflow.server import ServerError
+
+    try:
+        server = _server(host, namespace, token_file, timeout)
+        for found in server.named(name):
+            getattr(server, action)(found)
+            typer.echo(f"{action.capitalize()}d recurring run {found.name} ({found.identity}).")
+    except ValueError as error:
+        stop(str(error))
+    except ServerError as error:
+        stop(str(error), FAILED)
+
+
+def _when(cron: str, every: int) -> "Cron | int":
+    if bool(cron) == bool(every) or every < 0:
+        stop(f"Give either --cron or --every with seconds above 0; received {cron!r} and {every}.")
+    try:
+        return Cron.parse(cron) if cron else every
+    except ValueError as error:
+        stop(str(error))
+
+
+def _span(text: str) -> "Span":
+    if text in ("latest", "none"):
+        return "latest" if text == "latest" else None
+    if not text.isdecimal():
+        stop(f"--span is 'latest', 'none' or a number; received {text!r}.")
+    return int(text)
+
+
+def _preset(name: str, assignments: list[str] | None) -> PipelineConfig:
+    if name not in PRESETS:
+        stop(f"There is no preset {name!r}. Known: {', '.join(PRESETS)}.")
+    try:
+        return settings.override(PRESETS[name], assignments or [])
+    except ValueError as error:
+        stop(str(error))
+
+
+def _cluster(path: pathlib.Path | None, assignments: list[str] | None) -> cluster_config.KubeflowConfig:
+    try:
+        return cluster_config.load(path, assignments or [])
+    except (ValueError, OSError) as error:
+        stop(str(error))
+
+
+def _compiled(
+    preset: str,
+    assignments: list[str] | None,
+    cluster: pathlib.Path | None,
+    cluster_assignments: list[str] | None,
+    span: str,
+    vertex: bool,
+) -> "Compiled":
+    config, target, wanted = _preset(preset, assignments), _cluster(cluster, cluster_assignments), _span(span)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from kubeflow.compiler import compile_pipeline
+
+    try:
+        return compile_pipeline(config, target, wanted, vertex)
+    except ValueError as error:
+        stop(str(error))
+
+
+def _server(host: str, namespace: str, token_file: pathlib.Path | None, timeout: float) -> "Server":
+    from kubeflow.server import Server
+
+    try:
+        token = token_file.read_text().strip() if token_file else ""
+    except OSError as error:
+        stop(f"The token cannot be read: {error}.")
+    return Server(host, namespace, token, timeout)
+
+
+def main() -> NoReturn:
+    """Entry point of the console script: all of `byol`, this part included."""
+    cli.app.add_typer(app, name="kubeflow")
+    cli.app()
+    raise SystemExit
+
+
+if __name__ == "__main__":
+    main()

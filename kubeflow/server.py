@@ -1,0 +1,259 @@
+"""Runs and recurring runs on a server of Kubeflow Pipelines, through its own client."""
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+import tempfile
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from kubeflow.compiler import Compiled
+from pipeline.cron import Cron
+
+TIMEOUT_SECONDS = 60.0
+_HINTS = {
+    401: "The token is missing or no longer valid: give --token-file.",
+    403: "This account may not do that in this namespace: see the roles in kubeflow/manifests.",
+    404: "There is no such thing on the server, or --host is not the address of KFP's API.",
+    409: "The name is taken already: choose another --name, or delete the old one.",
+}
+
+
+class ServerError(RuntimeError):
+    """The server refused, failed or could not be reached; the message is one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """A recurring run as the server has it.
+
+    Attributes:
+        identity: the server's id.
+        name: as it was created.
+        when: KFP's cron with six fields, or "every N s".
+        enabled: whether it fires.
+        concurrency: runs that may be at work at the same time.
+        catches_up: whether missed times are made up for.
+    """
+
+    identity: str
+    name: str
+    when: str
+    enabled: bool
+    concurrency: int
+    catches_up: bool
+
+
+class Server:
+    """One server.
+
+    Args:
+        host: address of KFP's API, such as http://localhost:8888.
+        namespace: of a multi-user installation; "" for none.
+        token: bearer token; "" for none.
+        timeout: seconds that one request may take.
+
+    Raises:
+        ServerError: the server cannot be asked.
+    """
+
+    def __init__(
+        self, host: str, namespace: str = "", token: str = "", timeout: float = TIMEOUT_SECONDS
+    ) -> None:
+        import kfp
+
+        self._host, self._namespace, self._timeout = host, namespace or None, timeout
+        with self._one_line(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            self._client = kfp.Client(
+                host=host, namespace=namespace or "kubeflow", existing_token=token or None
+            )
+        self._limit_waiting()
+
+    def submit(self, compiled: Compiled, name: str, experiment: str, account: str = "") -> str:
+        """Starts a run; returns its id."""
+        with self._one_line(), _as_file(compiled) as path:
+            run = self._client.run_pipeline(
+                experiment_id=self._experiment(experiment),
+                job_name=name,
+                pipeline_package_path=str(path),
+                params={},
+                pipeline_root=compiled.pipeline_root,
+                service_account=account or None,
+            )
+        return str(run.run_id)
+
+    def schedule(
+        self,
+        compiled: Compiled,
+        name: str,
+        experiment: str,
+        when: Cron | int,
+        enabled: bool = True,
+        account: str = "",
+    ) -> Schedule:
+        """Makes a recurring run, in place of one of the same name.
+
+        The older one is paused first and deleted last: two of them never fire, and if the server refuses the new one,
+        the older one goes on as before.
+
+        Args:
+            compiled: what is run. It goes with the recurring run, not by reference, so that what is scheduled is this.
+            name: of the recurring run.
+            experiment: made if there is none of that name.
+            when: a schedule, or seconds between two starts.
+            enabled: False makes it paused.
+            account: Kubernetes service account of the steps.
+
+        Raises:
+            ServerError: the server refused.
+        """
+        older = [found for found in self.schedules() if found.name == name]
+        for found in older:
+            self.pause(found)
+        try:
+            with self._one_line(), _as_file(compiled) as path:
+                trigger: dict[str, Any] = (
+                    {"cron_expression": when.kubeflow()}
+                    if isinstance(when, Cron)
+                    else {"interval_second": when}
+                )
+                made = self._client.create_recurring_run(
+                    experiment_id=self._experiment(experiment),
+                    job_name=name,
+                    # One at a time, and a night that was missed is not made up for: the next run takes the newest data.
+                    max_concurrency=1,
+                    no_catchup=True,
+                    params={},
+                    pipeline_package_path=str(path),
+                    pipeline_root=compiled.pipeline_root,
+                    enabled=enabled,
+                    service_account=account or None,
+                    **trigger,
+                )
+        except ServerError:
+            for found in older:
+                if found.enabled:
+                    self.resume(found)
+            raise
+        for found in older:
+            self.delete(found)
+        return _schedule(made)
+
+    def schedules(self) -> list[Schedule]:
+        """Every recurring run, the newest last."""
+        found, token = [], ""
+        while True:
+            with self._one_line():
+                page = self._client.list_recurring_runs(
+                    page_token=token, page_size=100, namespace=self._namespace
+                )
+            found += [_schedule(one) for one in page.recurring_runs or []]
+            token = page.next_page_token or ""
+            if not token:
+                return found
+
+    def named(self, name: str) -> list[Schedule]:
+        """The recurring runs of a name.
+
+        Raises:
+            ValueError: there is none.
+        """
+        known = self.schedules()
+        found = [one for one in known if one.name == name]
+        if not found:
+            names = ", ".join(sorted({one.name for one in known})) or "none"
+            raise ValueError(f"There is no recurring run {name!r} on {self._host}. There are: {names}.")
+        return found
+
+    def pause(self, schedule: Schedule) -> None:
+        """Keeps it from firing; a run at work goes on."""
+        with self._one_line():
+            self._client.disable_recurring_run(schedule.identity)
+
+    def resume(self, schedule: Schedule) -> None:
+        """Lets it fire again."""
+        with self._one_line():
+            self._client.enable_recurring_run(schedule.identity)
+
+    def delete(self, schedule: Schedule) -> None:
+        """Removes it; its runs stay."""
+        with self._one_line():
+            self._client.delete_recurring_run(schedule.identity)
+
+    def _experiment(self, name: str) -> str:
+        return str(self._client.create_experiment(name, namespace=self._namespace).experiment_id)
+
+    def _limit_waiting(self) -> None:
+        """kfp's client has no setting for this: by itself it waits for ever."""
+        for interface in (
+            self._client.healthzs.get_healthz,
+            self._client.runs.create_run,
+            self._client.recurring_runs.create_recurring_run,
+            self._client.experiments.create_experiment,
+        ):
+            pool = interface.__self__.api_client.rest_client.pool_manager
+            pool.request = functools.partial(_request, type(pool).request, pool, self._timeout)
+
+    @contextlib.contextmanager
+    def _one_line(self) -> Iterator[None]:
+        """Makes every way in which a request can fail a ServerError."""
+        import kfp_server_api
+        import urllib3
+
+        try:
+            yield
+        except kfp_server_api.ApiException as error:
+            hint = _HINTS.get(error.status, "Look into the log of the ml-pipeline pod.")
+            raise ServerError(
+                f"{self._host} answered {error.status} ({error.reason}): {_first_line(error.body)} {hint}"
+            ) from error
+        except (urllib3.exceptions.TimeoutError, urllib3.exceptions.MaxRetryError) as error:
+            reason = getattr(error, "reason", None) or error
+            what = (
+                f"did not answer within {self._timeout:g} s"
+                if isinstance(reason, urllib3.exceptions.ReadTimeoutError)
+                else "cannot be reached"
+            )
+            raise ServerError(
+                f"{self._host} {what}. Is --host the address of KFP's API, and the port forwarded "
+                "(kubectl -n kubeflow port-forward svc/ml-pipeline 8888)?"
+            ) from error
+
+
+def _request(request: Any, pool: Any, timeout: float, method: str, url: str, **options: Any) -> Any:
+    """One request that ends; it is sent once, as a second `create` might make a second run."""
+    import urllib3
+
+    options["timeout"] = options.get("timeout") or urllib3.Timeout(total=timeout)
+    options.setdefault("retries", False)
+    return request(pool, method, url, **options)
+
+
+@contextlib.contextmanager
+def _as_file(compiled: Compiled) -> Iterator[pathlib.Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "pipeline.yaml"
+        compiled.write(path)
+        yield path
+
+
+def _schedule(run: Any) -> Schedule:
+    trigger = run.trigger
+    cron = trigger.cron_schedule.cron if trigger and trigger.cron_schedule else None
+    every = trigger.periodic_schedule.interval_second if trigger and trigger.periodic_schedule else None
+    return Schedule(
+        identity=str(run.recurring_run_id),
+        name=str(run.display_name),
+        when=cron or f"every {every} s",
+        enabled=str(run.status or run.mode).startswith("ENABLE"),
+        concurrency=int(run.max_concurrency or 0),
+        catches_up=not run.no_catchup,
+    )
+
+
+def _first_line(body: Any) -> str:
+    text = body.decode(errors="replace") if isinstance(body, bytes) else str(body or "")
+    return " ".join(text.split())[:300]
