@@ -2,6 +2,7 @@
 
 import errno
 import pathlib
+import signal
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,6 +74,8 @@ def run(
     except console.NodeFailedError as error:
         console.stop(f"{error}. The full log is the newest file in {place.logs}.", FAILED)
     except KeyboardInterrupt:
+        # Only clearing up is left: a second Ctrl-C ends the process at once, and silently.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         console.stop("Interrupted. The same command goes on from the last checkpoint.", INTERRUPTED)
     _tell(summary)
     if summary.pushed_version is None:

@@ -63,12 +63,13 @@ def _interrupt_after(data: pathlib.Path, root: pathlib.Path, text: str) -> str:
         stderr=subprocess.STDOUT,
         text=True,
     )
-    said, deadline = "", time.monotonic() + 400
+    said, deadline, pressed = "", time.monotonic() + 400, False
     assert process.stdout is not None
     for line in process.stdout:
         said += line
-        if text in line:
+        if text in line and not pressed:  # progress may name the epoch again
             process.send_signal(signal.SIGINT)
+            pressed = True
         assert time.monotonic() < deadline, said
     assert process.wait(timeout=60) == 130, said
     return said
