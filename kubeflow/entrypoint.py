@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from pipeline.source_digest import source_digest
@@ -47,6 +48,15 @@ def local_path(uri: str) -> str:
     return uri
 
 
+def stored_uri(path: str) -> str:
+    """The object store's address of a staged path; the text itself when it is none. The reverse of `local_path`."""
+    for scheme, folder in _STAGED.items():
+        staged = os.path.join(os.environ.get(STAGING_VARIABLE, "/"), folder, "")
+        if path.startswith(staged):
+            return scheme + path.removeprefix(staged)
+    return path
+
+
 def readable(executor_input: Message, inputs_spec: Message) -> Message:
     """KFP's ExecutorInput as TFX can read it; the argument is left as it is.
 
@@ -67,7 +77,13 @@ def readable(executor_input: Message, inputs_spec: Message) -> Message:
         if kind is None:
             raise ValueError(f"The component has no input {key!r}; compile the pipeline again.")
         artifacts["artifacts"] = [
-            {**one, "type": kind, "uri": local_path(one.get("uri", ""))}
+            {
+                **one,
+                "type": kind,
+                "uri": local_path(one.get("uri", "")),
+                # A blessing names its model by address, and is compared with the model's.
+                "metadata": _texts(one.get("metadata", {}), local_path),
+            }
             for artifact in artifacts.get("artifacts", [])
             for one in _resolved(artifact)
         ]
@@ -129,7 +145,7 @@ def publishable(executor_output: Message, executor_input: Message) -> Message:
                     "is what KFP uploads."
                 )
             artifact["uri"] = original["uri"]
-            artifact["metadata"] = _without_nulls(artifact.get("metadata", {}))
+            artifact["metadata"] = _texts(_without_nulls(artifact.get("metadata", {})), stored_uri)
     return message
 
 
@@ -188,6 +204,10 @@ def _namespace(arguments: argparse.Namespace, message: Message) -> argparse.Name
         json_serialized_invocation_args=json.dumps(message),
         json_serialized_inputs_spec_args=arguments.json_serialized_inputs_spec_args,
     )
+
+
+def _texts(metadata: Message, change: Callable[[str], str]) -> Message:
+    return {name: change(value) if isinstance(value, str) else value for name, value in metadata.items()}
 
 
 def _without_nulls(metadata: Message) -> Message:
