@@ -22,6 +22,7 @@ RESOLVED = "resolved"
 _STAGED = {"minio://": "minio", "s3://": "s3", "gs://": "gcs"}
 STAGING_VARIABLE = "BYOL_STAGING_ROOT"
 _LOGS = "executor-logs"
+_EXACT = 2**53
 _SOURCES = (
     "components",
     "trainer",
@@ -121,7 +122,7 @@ def with_driver_output(executor_input: Message, driver_output: Message) -> Messa
     for key, found in driver_output.get("artifacts", {}).items():
         artifact = message["outputs"]["artifacts"][key]["artifacts"][0]
         metadata = {**artifact.get("metadata", {}), **found["artifacts"][0].get("metadata", {})}
-        artifact["metadata"] = _without_nulls(metadata)
+        artifact["metadata"] = _storable(metadata)
     return message
 
 
@@ -145,7 +146,7 @@ def publishable(executor_output: Message, executor_input: Message) -> Message:
                     "is what KFP uploads."
                 )
             artifact["uri"] = original["uri"]
-            artifact["metadata"] = _texts(_without_nulls(artifact.get("metadata", {})), stored_uri)
+            artifact["metadata"] = _texts(_storable(artifact.get("metadata", {})), stored_uri)
     return message
 
 
@@ -210,8 +211,16 @@ def _texts(metadata: Message, change: Callable[[str], str]) -> Message:
     return {name: change(value) if isinstance(value, str) else value for name, value in metadata.items()}
 
 
-def _without_nulls(metadata: Message) -> Message:
-    return {name: value for name, value in metadata.items() if value is not None}
+def _storable(metadata: Message) -> Message:
+    """What KFP's store can hold: it refuses nulls, and rounds what no double holds.
+
+    Such numbers are the ids that TFX's entry point makes of names; rounded, they would be another artifact's.
+    """
+    return {
+        name: value
+        for name, value in metadata.items()
+        if value is not None and not (isinstance(value, int | float) and abs(value) > _EXACT)
+    }
 
 
 if __name__ == "__main__":

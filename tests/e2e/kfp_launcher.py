@@ -175,6 +175,10 @@ class Cluster:
         shutil.copytree(source, staged(uri, pod))
 
 
+def _as_double(value: object) -> object:
+    return int(float(value)) if isinstance(value, int) else value
+
+
 def staged(uri: str, pod: pathlib.Path) -> pathlib.Path:
     """The file or folder in a pod as which the launcher stages an artifact."""
     scheme = next(scheme for scheme in SCHEMES if uri.startswith(scheme))
