@@ -2,11 +2,10 @@
 
 import contextlib
 import dataclasses
-import functools
 import pathlib
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from kubeflow.compiler import Compiled
@@ -195,7 +194,7 @@ class Server:
             self._client.experiments.create_experiment,
         ):
             pool = interface.__self__.api_client.rest_client.pool_manager
-            pool.request = functools.partial(_request, type(pool).request, pool, self._timeout)
+            pool.request = _limited(pool, self._timeout)
 
     @contextlib.contextmanager
     def _one_line(self) -> Iterator[None]:
@@ -210,7 +209,7 @@ class Server:
             raise ServerError(
                 f"{self._host} answered {error.status} ({error.reason}): {_first_line(error.body)} {hint}"
             ) from error
-        except (urllib3.exceptions.TimeoutError, urllib3.exceptions.MaxRetryError) as error:
+        except urllib3.exceptions.HTTPError as error:
             reason = getattr(error, "reason", None) or error
             what = (
                 f"did not answer within {self._timeout:g} s"
@@ -223,13 +222,17 @@ class Server:
             ) from error
 
 
-def _request(request: Any, pool: Any, timeout: float, method: str, url: str, **options: Any) -> Any:
-    """One request that ends; it is sent once, as a second `create` might make a second run."""
+def _limited(pool: Any, seconds: float) -> Callable[..., Any]:
+    """The pool's `request` that ends; each is sent once, as a second `create` might make a second run."""
     import urllib3
 
-    options["timeout"] = options.get("timeout") or urllib3.Timeout(total=timeout)
-    options.setdefault("retries", False)
-    return request(pool, method, url, **options)
+    request = type(pool).request
+
+    def limited(method: str, url: str, **options: Any) -> Any:
+        options["timeout"] = options.get("timeout") or urllib3.Timeout(total=seconds)
+        return request(pool, method, url, **{"retries": False, **options})
+
+    return limited
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ ALLOWED = {
     "components": {"components"},
     "trainer": {"trainer", "components"},
     "pipeline": {"pipeline", "trainer", "components"},
+    "kubeflow": {"kubeflow", "pipeline", "trainer", "components"},
 }
 OURS = {"components", "trainer", "pipeline", "kubeflow", "tests", "benchmarks"}
 # The only modules of the trainer that may import TensorFlow or TFX.

@@ -1,0 +1,131 @@
+"""A server on localhost that speaks KFP's API v2beta1 as its OpenAPI files define it, and fails when it is told to."""
+
+import contextlib
+import http.server
+import json
+import threading
+import time
+import urllib.parse
+import uuid
+
+PREFIX = "/apis/v2beta1/"
+
+
+class Api(http.server.ThreadingHTTPServer):
+    """The server's state: what was created, and what was asked.
+
+    Attributes:
+        runs, recurring: by id, as they were sent, with the fields that the server adds.
+        asked: "METHOD path" of each request but health checks.
+        tokens: the Authorization header of each.
+        failing: "METHOD path" -> status that it answers with; "hang" answers nothing for a while.
+        page: recurring runs on one page.
+    """
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.runs, self.recurring, self.experiments = {}, {}, {}
+        self.asked, self.tokens, self.failing, self.page = [], [], {}, 2
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Api
+
+    def do_GET(self):
+        self._answer()
+
+    def do_POST(self):
+        self._answer()
+
+    def do_DELETE(self):
+        self._answer()
+
+    def log_message(self, *_):
+        pass
+
+    def _answer(self):
+        url = urllib.parse.urlsplit(self.path)
+        path = url.path.removeprefix(PREFIX)
+        length = int(self.headers.get("Content-Length", 0))
+        body = json.loads(self.rfile.read(length)) if length else {}
+        asked = f"{self.command} {path}"
+        if path != "healthz":
+            self.server.asked.append(asked)
+            self.server.tokens.append(self.headers.get("Authorization"))
+        failure = self.server.failing.get(asked)
+        if failure == "hang":
+            time.sleep(3)
+            return
+        if failure:
+            self._send(failure, {"error": f"planted {failure}", "code": 13, "message": f"planted {failure}"})
+            return
+        self._send(*self._route(self.command, path, urllib.parse.parse_qs(url.query), body))
+
+    def _route(self, method, path, query, body):
+        if path == "healthz":
+            return 200, {"multi_user": False}
+        if path == "experiments":
+            return self._experiments(method, body)
+        if (method, path) == ("POST", "runs"):
+            made = {**body, "run_id": str(uuid.uuid4())}
+            self.server.runs[made["run_id"]] = made
+            return 200, made
+        if path == "recurringruns":
+            return self._recurring_runs(method, query, body)
+        return self._recurring_run(method, path)
+
+    def _experiments(self, method, body):
+        if method == "GET":
+            return 200, {"experiments": list(self.server.experiments.values())}
+        made = {**body, "experiment_id": str(uuid.uuid4())}
+        self.server.experiments[made["display_name"]] = made
+        return 200, made
+
+    def _recurring_run(self, method, path):
+        server = self.server
+        identity, _, action = path.removeprefix("recurringruns/").partition(":")
+        if not path.startswith("recurringruns/") or identity not in server.recurring:
+            return 404, {"message": f"{path} not found"}
+        if method == "DELETE":
+            del server.recurring[identity]
+            return 200, {}
+        server.recurring[identity]["status"] = {"enable": "ENABLED", "disable": "DISABLED"}[action]
+        return 200, {}
+
+    def _recurring_runs(self, method, query, body):
+        server = self.server
+        if method == "POST":
+            status = "ENABLED" if body["mode"] == "ENABLE" else "DISABLED"
+            made = {**body, "recurring_run_id": str(uuid.uuid4()), "status": status}
+            server.recurring[made["recurring_run_id"]] = made
+            return 200, made
+        start = int(query.get("page_token", ["0"])[0] or 0)
+        rows = list(server.recurring.values())
+        more = start + server.page < len(rows)
+        page = {"recurringRuns": rows[start : start + server.page]}
+        return 200, {**page, "next_page_token": str(start + server.page)} if more else page
+
+    def _send(self, status, message):
+        content = json.dumps(message).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+@contextlib.contextmanager
+def running():
+    api = Api()
+    threading.Thread(target=api.serve_forever, daemon=True).start()
+    try:
+        yield api
+    finally:
+        api.shutdown()
+        api.server_close()
