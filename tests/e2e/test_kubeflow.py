@@ -66,8 +66,11 @@ def test_every_container_ran_and_pushed_an_encoder_with_the_local_runs_metrics(c
     assert len(cluster.ran) == len(containers) == 18
 
     pushed, local = served(cluster.folder / "volume/serving"), served(Root(first_run.root).serving)
-    assert pushed.record["metrics"] == local.record["metrics"]
-    assert pushed.record["thresholds"] == local.record["thresholds"]
+    for name in ("metrics", "thresholds", "code_digest", "settings"):
+        assert pushed.record["lineage"][name] == local.record["lineage"][name]
+    # The same weights, bit for bit.
+    weights = "variables/variables.data-00000-of-00001"
+    assert pushed.record["files"][weights] == local.record["files"][weights]
     found = metrics(cluster.path(pipeline.EVALUATOR, "evaluation"))
     assert found[eval_config.ACCURACY] == byol_command.summary(first_run.root)["linear_accuracy"]
     assert cluster.outputs[pipeline.PUSHER]["pushed_model"]["metadata"]["pushed"] == 1
@@ -116,3 +119,14 @@ def test_bindings_give_the_resolvers_answer(cluster, first_run, tmp_path):
         path_utils.serving_model_path(ours.uri)
     ) == serving_folder.model_digest(path_utils.serving_model_path(answer["model"][0].uri))
     assert json.loads(ours.get_string_custom_property("resolved")) == [{"uri": "", "metadata": {}}]
+
+
+def test_a_later_run_is_compared_with_the_served_model(cluster):
+    """Slow (half a minute): two steps again, now that something is served. It is the same model: nothing changes."""
+    cluster.run(ROOT, only={pipeline.BLESSED_MODEL, pipeline.EVALUATOR})
+    assert len(json.loads(cluster.outputs[pipeline.BLESSED_MODEL]["model"]["metadata"]["resolved"])) == 1
+    evaluation = str(cluster.path(pipeline.EVALUATOR, "evaluation"))
+    values = tfma.load_eval_result(evaluation, model_name="candidate").get_metrics_for_slice(())
+    assert values[f"{gate_metrics.GAINED}_diff"]["doubleValue"] == 0
+    assert values[f"{gate_metrics.LOST}_diff"]["doubleValue"] == 0
+    assert values[f"{gate_metrics.CHANGE_LOWER}_diff"]["doubleValue"] < 0
