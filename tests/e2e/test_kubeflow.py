@@ -12,7 +12,7 @@ from tfx.orchestration import metadata
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
-from components import serving_folder
+from components import serving_folder, verdict
 from kubeflow import bindings, compiler
 from kubeflow.config import KubeflowConfig
 from pipeline import eval_config, pipeline
@@ -125,8 +125,7 @@ def test_a_later_run_is_compared_with_the_served_model(cluster):
     """Slow (half a minute): two steps again, now that something is served. It is the same model: nothing changes."""
     cluster.run(ROOT, only={pipeline.BLESSED_MODEL, pipeline.EVALUATOR})
     assert len(json.loads(cluster.outputs[pipeline.BLESSED_MODEL]["model"]["metadata"]["resolved"])) == 1
-    evaluation = str(cluster.path(pipeline.EVALUATOR, "evaluation"))
-    values = tfma.load_eval_result(evaluation, model_name="candidate").get_metrics_for_slice(())
-    assert values[f"{gate_metrics.GAINED}_diff"]["doubleValue"] == 0
-    assert values[f"{gate_metrics.LOST}_diff"]["doubleValue"] == 0
-    assert values[f"{gate_metrics.CHANGE_LOWER}_diff"]["doubleValue"] < 0
+    found = verdict.Evaluation(str(cluster.path(pipeline.EVALUATOR, "evaluation"))).comparison()
+    assert found["result"] == verdict.EQUAL
+    assert (found["change"], found["images_gained"], found["images_lost"]) == (0, 0, 0)
+    assert found["interval"][0] < 0 < found["interval"][1]
