@@ -3,7 +3,7 @@
 import os
 import pathlib
 import time
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -310,11 +310,13 @@ def _server(host: str, namespace: str, token_file: pathlib.Path | None, timeout:
     return Server(host, namespace, token, timeout)
 
 
-def main() -> NoReturn:
-    """Entry point of the console script: all of `byol`, this part included."""
-    cli.app.add_typer(app, name="kubeflow")
-    cli.app()
-    raise SystemExit
+# This module is the top of the import order, so it adds its part to `byol` and starts the whole.
+cli.app.add_typer(app, name="kubeflow")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    cli.main()
 
 
 if __name__ == "__main__":

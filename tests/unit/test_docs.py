@@ -13,6 +13,7 @@ import typer
 from PIL import Image
 
 from components import cifar10
+from kubeflow import commands  # noqa: F401 - it completes the command line
 from pipeline import cli, settings_page
 from pipeline.config import PRESETS
 from trainer import settings
