@@ -11,10 +11,11 @@ from tests.e2e import byol_command
 
 
 class FinishedRun(typing.NamedTuple):
-    """A root after its first run, and what the command said."""
+    """A root, what the command said on its first run, and that run's summary: later tests run more in the root."""
 
     root: pathlib.Path
     process: subprocess.CompletedProcess
+    summary: dict
 
 
 @pytest.fixture(scope="session")
@@ -29,4 +30,6 @@ def small_data(tmp_path_factory) -> pathlib.Path:
 def first_run(small_data, tmp_path_factory) -> FinishedRun:
     """A first run in an empty root. Slow (about a minute): everything from records to a pushed encoder."""
     root = tmp_path_factory.mktemp("root")
-    return FinishedRun(root, byol_command.run(small_data, root))
+    process = byol_command.run(small_data, root)
+    assert process.returncode == 0, process.stdout + process.stderr
+    return FinishedRun(root, process, byol_command.summary(root))

@@ -60,7 +60,6 @@ def test_every_container_ran_and_pushed_an_encoder_with_the_local_runs_metrics(c
 
     For the one claim that matters here: what is compiled for KFP is the pipeline that was tested locally.
     """
-    assert first_run.process.returncode == 0, first_run.process.stderr
     assert sorted(cluster.ran) == sorted(cluster.spec["root"]["dag"]["tasks"])
     containers = [e for e in cluster.spec["deploymentSpec"]["executors"].values() if "container" in e]
     assert len(cluster.ran) == len(containers) == 18
@@ -72,7 +71,7 @@ def test_every_container_ran_and_pushed_an_encoder_with_the_local_runs_metrics(c
     weights = "variables/variables.data-00000-of-00001"
     assert pushed.record["files"][weights] == local.record["files"][weights]
     found = metrics(cluster.path(pipeline.EVALUATOR, "evaluation"))
-    assert found[eval_config.ACCURACY] == byol_command.summary(first_run.root)["linear_accuracy"]
+    assert found[eval_config.ACCURACY] == first_run.summary["linear_accuracy"]
     assert cluster.outputs[pipeline.PUSHER]["pushed_model"]["metadata"]["pushed"] == 1
     assert cluster.outputs[pipeline.PUSHER]["pushed_model"]["metadata"]["pushed_version"] == str(
         pushed.number
@@ -98,16 +97,17 @@ def test_bindings_give_the_resolvers_answer(cluster, first_run, tmp_path):
     """On the local run's own store and folders: same model, same Examples."""
     store = mlmd.MetadataStore(metadata.sqlite_metadata_connection_config(str(Root(first_run.root).metadata)))
 
-    def artifacts(type_class):
+    def artifacts(type_class, producer):
+        # As the pipeline's own resolver does: the Evaluators' blessings are evidence and decide nothing.
         kind = store.get_artifact_type(type_class.TYPE_NAME)
-        found = store.get_artifacts_by_type(type_class.TYPE_NAME)
+        found = [a for a in store.get_artifacts_by_type(type_class.TYPE_NAME) if f"/{producer}/" in a.uri]
         return [artifact_utils.deserialize_artifact(kind, artifact) for artifact in found]
 
     answer = LatestBlessedModelStrategy().resolve_artifacts(
         store,
         {
-            "model": artifacts(standard_artifacts.Model),
-            "model_blessing": artifacts(standard_artifacts.ModelBlessing),
+            "model": artifacts(standard_artifacts.Model, pipeline.LINEAR_PROBE),
+            "model_blessing": artifacts(standard_artifacts.ModelBlessing, pipeline.VERDICT),
         },
     )
     ours = standard_artifacts.Model()
