@@ -66,7 +66,7 @@ def retrain(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
 ) -> None:
     """Train on what has arrived since the last call, and push it if it is better proven than what is served.
 
-    Safe to call at any time: it does nothing without new spans, one works at a time, and a killed one is taken up again.
+    Safe to call at any time: without new spans it does nothing, one works at a time, a killed one is taken up again.
 
     Exit status: 0 pushed, nothing new, or another one at work; 1 failed; 2 wrong arguments; 3 refused by a gate.
     """

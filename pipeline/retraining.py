@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import time
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -12,6 +13,9 @@ from pipeline.config import PipelineConfig
 from pipeline.console import NodeFailedError
 from pipeline.ledger import Ledger, Training
 from pipeline.root import Records, Root
+
+if TYPE_CHECKING:
+    from pipeline.parentage import Parentage
 
 NOTHING_NEW = "nothing new"
 
@@ -302,7 +306,7 @@ def _records(request: Request, number: int) -> Records:
     return Records(folder.absolute(), number, request.test.absolute())
 
 
-def _parentage(root: Root):
+def _parentage(root: Root) -> "Parentage | None":
     from pipeline import parentage
 
     return parentage.of_served(root.serving, root.metadata)
