@@ -93,7 +93,7 @@ def retrain(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
         typer.echo(f"Pushed version {outcome.version}, accuracy {outcome.accuracy:.2%}.")
     elif outcome.kind != retraining.NOTHING_NEW:
         words = "Failed" if outcome.kind == ledger.FAILED else "Not pushed"
-        console.stop(f"{words}: {outcome.reason}.", _STATUS[outcome.kind])
+        console.stop(f"{words}: {outcome.reason.rstrip('.')}.", _STATUS[outcome.kind])
 
 
 def _work(request: retraining.Request) -> retraining.Outcome:

@@ -164,7 +164,7 @@ def _look_at_new(request: Request, known: Ledger, console: Console) -> Outcome |
         known.mark(number, state, fingerprint, reason, compared)
         if state != ledger.ACCEPTED:
             console.print(f"Span {number}: {state}. {reason}", highlight=False, markup=False, soft_wrap=True)
-            reasons.append(f"span {number} was not taken: {reason}")
+            reasons.append(f"span {number} was not taken ({state}): {reason.rstrip('.')}")
     return Outcome(ledger.NOT_PUSHED, "; ".join(reasons), tuple(looked_at)) if reasons else None
 
 
