@@ -27,9 +27,10 @@ def service(job: Job) -> str:
         ValueError: the program's path holds a character that systemd does not take there.
     """
     program, *arguments = job.command
-    if "$" in program:
+    if any(character in program for character in _REFUSED):
         raise ValueError(
-            f"systemd cannot start {program}: its path holds a $. Move the environment elsewhere."
+            f"systemd cannot start {program}: its path holds one of {' '.join(_REFUSED)}. Move the environment "
+            "elsewhere."
         )
     command = " ".join([_quoted(program), *(_quoted(word).replace("$", "$$") for word in arguments)])
     return f"""\

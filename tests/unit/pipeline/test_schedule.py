@@ -267,8 +267,9 @@ def test_systemd_hands_odd_paths_on_unchanged(tmp_path):
     (command,) = re.findall("^ExecStart=(.*)$", text, re.MULTILINE)
     assert unquoted(command) == list(job.command)
     assert f"\nWorkingDirectory={tmp_path}/a b%%c\n" in text
-    with pytest.raises(ValueError, match="its path holds one of"):
-        systemd.service(Job("odd", ("/$HOME/python",), tmp_path, tmp_path))
+    for program in ("/$HOME/python", '/a "b"/python', "/it's/python", "/a\\b/python"):
+        with pytest.raises(ValueError, match="its path holds one of"):
+            systemd.service(Job("odd", (program,), tmp_path, tmp_path))
 
 
 @needs_systemd
