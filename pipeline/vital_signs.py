@@ -32,7 +32,7 @@ _GAUGES = {
     "byol_served_accuracy": "Linear probe on the test split of the served version, in [0, 1].",
     "byol_spans_waiting": "Complete spans that were not used yet when the last retraining ended.",
 }
-_COUNTERS = {_REFUSED: "Spans whose model the gate refused."}
+_COUNTERS = {_REFUSED: "New spans whose data was refused, or from which nothing was pushed."}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Outcome:
         served_version: number of the version that is served now.
         served_accuracy: of that version, in [0, 1].
         spans_waiting: complete spans that were not used yet.
-        spans_refused: how many spans the gate refused now; they are added up over the years.
+        spans_refused: how many new spans were refused now, for their data or by the gate; they are added up over the years.
         detail: one sentence for the heartbeat.
     """
 
