@@ -59,6 +59,14 @@ def input_config(
     )
 
 
+def _as_they_are(splits: Sequence[str]) -> example_gen_pb2.Output | None:
+    """Output splits that are the input splits; TFX cuts a lone one into "train" and "eval" unless it is told."""
+    if len(splits) > 1:
+        return None
+    lone = example_gen_pb2.SplitConfig.Split(name=splits[0], hash_buckets=1)
+    return example_gen_pb2.Output(split_config=example_gen_pb2.SplitConfig(splits=[lone]))
+
+
 def record_ranges(pattern: str, records_per_range: int = RECORDS_PER_RANGE) -> list[RecordRange]:
     """Splits the files that match `pattern` into ranges, by their sizes alone.
 
@@ -232,6 +240,7 @@ class Cifar10ExampleGen(FileBasedExampleGen):
         super().__init__(
             input_base=input_base,
             input_config=input_config(span_pattern, splits),
+            output_config=_as_they_are(splits),
             range_config=range_config,
             custom_config=custom_config,
         )

@@ -43,7 +43,9 @@ def retrain(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
     window: Annotated[int, typer.Option(help="How many of the newest spans are trained on.")] = 4,
     warm_start: Annotated[
         str | None,
-        typer.Option(help=f"What a training starts from: {', '.join(WARM_STARTS)}; the preset's if left out."),
+        typer.Option(
+            help=f"What a training starts from: {', '.join(WARM_STARTS)}; the preset's if left out."
+        ),
     ] = None,
     attempts: Annotated[
         int, typer.Option(help="How often a failing training is begun before it waits for a new span.")

@@ -26,7 +26,7 @@ class Request:
         root: everything that runs leave behind.
         preset: its name, for the record.
         config: what is trained, what it must reach, and what it starts from.
-        window: how many of the newest spans are trained on.
+        window: how many of the newest spans are trained on, besides those that none was trained on yet.
         attempts: how often a training is begun that fails; then it waits for a new span.
         accept: spans to let through whose data was refused.
         exclude: spans never to train on again.
@@ -164,9 +164,7 @@ def _look_at_new(request: Request, known: Ledger, console: Console) -> Outcome |
     return Outcome(ledger.NOT_PUSHED, "; ".join(reasons), tuple(looked_at)) if reasons else None
 
 
-def _look_at(
-    request: Request, known: Ledger, number: int, console: Console
-) -> tuple[str, str, list[int]]:
+def _look_at(request: Request, known: Ledger, number: int, console: Console) -> tuple[str, str, list[int]]:
     """Returns the span's state, the reason, and the spans it was compared with."""
     newer = [span for span in known.accepted() if span > number]
     if len(newer) >= request.window and number not in request.accept:
@@ -185,7 +183,9 @@ def _look_at(
         config = dataclasses.replace(config, allow_anomalies=True)
     earlier = Earlier(served_model=_baseline(request.root), spans=tuple(compared))
     try:
-        local_runner.look_at(config, request.preset, _records(request, number), request.root, console, earlier)
+        local_runner.look_at(
+            config, request.preset, _records(request, number), request.root, console, earlier
+        )
     except NodeFailedError as error:
         if error.node not in local_runner.DATA_GATES:
             raise
@@ -194,8 +194,8 @@ def _look_at(
 
 
 def _plan(request: Request, known: Ledger, console: Console) -> Training | None:
-    """Decides on a training when an accepted span has not been in one."""
-    if not set(known.unheard()) & set(known.accepted()[-request.window :]):
+    """Decides on a training when there is an accepted span that none was begun for."""
+    if not known.unheard():
         return None
     window = _window(request, known, console)
     served = _parentage(request.root)
@@ -215,10 +215,13 @@ def _plan(request: Request, known: Ledger, console: Console) -> Training | None:
 
 
 def _window(request: Request, known: Ledger, console: Console) -> list[int]:
-    """The newest accepted spans; one whose Examples were pruned is read again, or left out where its files are gone."""
+    """The newest accepted spans, and further back each that was never trained on: a machine that was off loses none.
+
+    One whose Examples were pruned is read again, or left out where its files are gone.
+    """
     stored, complete = _stored(request.root), arrivals.complete_spans(request.data)
     window = []
-    for number in known.accepted()[-request.window :]:
+    for number in sorted({*known.accepted()[-request.window :], *known.untrained()}):
         if number not in stored and number in complete:
             console.print(f"Reading span {number} again; its Examples were pruned.", highlight=False)
             _look_at(request, known, number, console)
