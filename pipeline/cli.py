@@ -15,6 +15,7 @@ from pipeline import console, retrain_commands, use_commands
 from pipeline.config import PRESETS, PipelineConfig
 from pipeline.report import commands as report_commands
 from pipeline.root import Records, Root, RootInUseError
+from pipeline.schedule import commands as schedule_commands
 from trainer import settings
 
 if TYPE_CHECKING:
@@ -164,6 +165,7 @@ def data_cifar10(out_dir: pathlib.Path) -> None:
 
 use_commands.register(app, data_app)
 report_commands.register(app)
+schedule_commands.register(app)
 retrain_commands.register(app)
 
 
