@@ -9,7 +9,7 @@ decode in one batched op, and the image-quality figures by which StatisticsGen c
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -32,6 +32,7 @@ from tfx.utils import proto_utils
 from components import cifar10, features
 
 FILES_PROPERTY = "files"  # of the Examples: JSON, the SHA-256 of each file that was read by its name in the input folder
+_PATTERNS = {features.TRAIN_SPLIT: cifar10.TRAIN_PATTERN, features.TEST_SPLIT: cifar10.TEST_PATTERN}
 RECORDS_PER_RANGE = 1000  # 3 MB read at once by a worker; 60 ranges in CIFAR-10
 
 
@@ -43,18 +44,20 @@ class RecordRange(NamedTuple):
     size: int
 
 
-def input_config(span_pattern: str = "") -> example_gen_pb2.Input:
+def input_config(
+    span_pattern: str = "", splits: Sequence[str] = (features.TRAIN_SPLIT, features.TEST_SPLIT)
+) -> example_gen_pb2.Input:
     """The official files as two splits, given as they are: nothing is ever moved between train and test.
 
     Args:
         span_pattern: a folder pattern such as "span-{SPAN}" below the input folder; by default the files lie
             in the input folder itself. TFX takes the largest number unless it is given a range.
+        splits: those to read.
     """
     prefix = f"{span_pattern.rstrip('/')}/" if span_pattern else ""
     return example_gen_pb2.Input(
         splits=[
-            example_gen_pb2.Input.Split(name=features.TRAIN_SPLIT, pattern=prefix + cifar10.TRAIN_PATTERN),
-            example_gen_pb2.Input.Split(name=features.TEST_SPLIT, pattern=prefix + cifar10.TEST_PATTERN),
+            example_gen_pb2.Input.Split(name=split, pattern=prefix + _PATTERNS[split]) for split in splits
         ]
     )
 
@@ -240,6 +243,7 @@ class Cifar10ExampleGen(FileBasedExampleGen):
         holdout: writes the fixed tenth of the training images that `features.is_holdout` names as a third split,
             "holdout". The pipeline leaves it off: its trainers know those rows by their hash, and the last probe is
             fitted on all.
+        splits: those to read; a test set of its own has no training images.
     """
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
@@ -250,6 +254,7 @@ class Cifar10ExampleGen(FileBasedExampleGen):
         span_pattern: str = "",
         range_config: range_config_pb2.RangeConfig | None = None,
         holdout: bool = False,
+        splits: Sequence[str] = (features.TRAIN_SPLIT, features.TEST_SPLIT),
     ) -> None:
         custom_config = None
         if holdout:
@@ -257,7 +262,7 @@ class Cifar10ExampleGen(FileBasedExampleGen):
             custom_config.custom_config.Pack(wrappers_pb2.BoolValue(value=True))
         super().__init__(
             input_base=input_base,
-            input_config=input_config(span_pattern),
+            input_config=input_config(span_pattern, splits),
             range_config=range_config,
             custom_config=custom_config,
         )
