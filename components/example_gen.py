@@ -31,7 +31,9 @@ from tfx.utils import proto_utils
 
 from components import cifar10, features
 
-FILES_PROPERTY = "files"  # of the Examples: JSON, the SHA-256 of each file that was read by its name in the input folder
+FILES_PROPERTY = (
+    "files"  # of the Examples: JSON, the SHA-256 of each file that was read by its name in the input folder
+)
 _PATTERNS = {features.TRAIN_SPLIT: cifar10.TRAIN_PATTERN, features.TEST_SPLIT: cifar10.TEST_PATTERN}
 RECORDS_PER_RANGE = 1000  # 3 MB read at once by a worker; 60 ranges in CIFAR-10
 

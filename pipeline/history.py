@@ -6,18 +6,18 @@ Read from ML Metadata, the summaries of runs, the serving folder and the ledger 
 import dataclasses
 import datetime as dt
 import json
-import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from components import serving_folder
-from pipeline import nodes, store_graph
+from pipeline import ledger, nodes, store_graph
+from pipeline.ledger import Ledger, Training
 from pipeline.root import Root
 from pipeline.store_graph import Artifact, Execution, Run, StoreGraph
 
-LEDGER = pathlib.Path("retraining") / "ledger.json"
-PUSHED, SERVED_ALREADY, REFUSED, FAILED, UNFINISHED = "pushed", "served already", "refused", "failed", "unfinished"
-_FORMAT = 1
+PUSHED, SERVED_ALREADY, REFUSED = ledger.PUSHED, "served already", ledger.NOT_PUSHED
+LOOKED_AT, DATA_REFUSED = "data looked at", "data refused"
+FAILED, UNFINISHED = ledger.FAILED, ledger.UNFINISHED
 _DONE = (store_graph.COMPLETE, store_graph.CACHED)
 
 
@@ -47,15 +47,17 @@ class RunEntry:
         spans: what it trained on; none when it did not come that far. 0 stands for data without spans.
         newest_span: the highest that it read, trained on or not.
         accuracy: of the linear probe over the test split, 0 to 1; None when not measured or not kept.
+        baseline_accuracy: the same of the model that it was compared with.
         random_encoder_accuracy: the same of the probe on the untrained encoder.
         blessed: the verdict; None when there is none.
-        outcome: "pushed", "served already" (the same model), "refused", "failed" or "unfinished".
+        outcome: "pushed", "served already" (the same model), "refused" by the gate, "data refused", "data looked at"
+            (no more was asked), "failed" or "unfinished".
         reason: why it was not pushed.
         failed_node: the node that failed, or that was at work when the process ended.
         version: as which it was pushed, or is served already.
         parent: what pretraining started from; None for a random start.
         pruned: nodes whose files are no longer there.
-        retraining: what the ledger of `byol retrain` says about it; None for a plain run.
+        retraining: the decision of `byol retrain` that led to it; None for a plain run.
     """
 
     run_id: str | None
@@ -64,6 +66,7 @@ class RunEntry:
     spans: list[int]
     newest_span: int | None
     accuracy: float | None
+    baseline_accuracy: float | None
     random_encoder_accuracy: float | None
     blessed: bool | None
     outcome: str
@@ -72,7 +75,7 @@ class RunEntry:
     version: int | None
     parent: Parent | None
     pruned: list[str]
-    retraining: Mapping[str, Any] | None = None
+    retraining: Training | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +101,7 @@ class VersionEntry:
 
 @dataclasses.dataclass(frozen=True)
 class SpanEntry:
-    """What the ledger of `byol retrain` decided about one span: "accepted", "refused" or "too old", and why."""
+    """What `byol retrain` decided about one span, as in `ledger.SpanRecord`, and the runs that trained on it."""
 
     span: int
     state: str
@@ -122,36 +125,30 @@ def history(root: Root) -> History:
     Raises:
         ValueError: the root has no metadata store, or a file in it is not what it should be.
     """
-    graph, ledger = StoreGraph(root.metadata), read_ledger(root)
-    attempts = {attempt["run_id"]: attempt for attempt in ledger["runs"] if attempt.get("run_id")}
-    runs = [_run_entry(graph, run, root, attempts.get(run.id)) for run in graph.runs]
-    known = {run.id for run in graph.runs}
-    for attempt in ledger["runs"]:
-        if attempt.get("run_id") not in known:
-            _insert(runs, _attempt_entry(attempt))
+    known = Ledger.load(root.ledger)
+    decisions = {training.run_id: training for training in known.trainings if training.run_id}
+    runs: list[RunEntry] = []
+    if root.metadata.exists() or not known.spans:  # spans may all have been refused before a run was begun
+        graph = StoreGraph(root.metadata)
+        runs = _explained([_run_entry(graph, run, root, decisions.get(run.id)) for run in graph.runs], known)
+    present = {run.run_id for run in runs}
+    for training in known.trainings:
+        if training.run_id not in present:
+            _insert(runs, _decision_entry(training))
     return History(
         runs=runs,
         versions=version_entries(serving_folder.versions(root.serving)),
-        spans=[_span_entry(int(number), span) for number, span in sorted(ledger["spans"].items(), key=_number)],
+        spans=[
+            SpanEntry(
+                number,
+                span.state,
+                span.reason,
+                span.seen,
+                [r.run_id for r in runs if r.run_id and number in r.spans],
+            )
+            for number, span in sorted(known.spans.items())
+        ],
     )
-
-
-def read_ledger(root: Root) -> dict[str, Any]:
-    """The ledger of `byol retrain`; an empty one when there is none.
-
-    Raises:
-        ValueError: it is not one of the known format.
-    """
-    path = root.path / LEDGER
-    if not path.is_file():
-        return {"spans": {}, "runs": []}
-    try:
-        ledger = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"Expected JSON in {path}, received something else: {error}.") from error
-    if not isinstance(ledger, dict) or ledger.get("format") != _FORMAT:
-        raise ValueError(f"Expected a ledger of format {_FORMAT} in {path}, received another one.")
-    return {"spans": ledger.get("spans", {}), "runs": ledger.get("runs", [])}
 
 
 def pushed_as(graph: StoreGraph, pretrained: int) -> list[int]:
@@ -189,7 +186,7 @@ def version_entries(present: list[serving_folder.Version]) -> list[VersionEntry]
     ]
 
 
-def _run_entry(graph: StoreGraph, run: Run, root: Root, attempt: Mapping[str, Any] | None) -> RunEntry:
+def _run_entry(graph: StoreGraph, run: Run, root: Root, decision: Training | None) -> RunEntry:
     executions = run.executions
     outcome, reason, failed_node = _outcome(graph, run)
     verdict = _first(graph.written(executions.get(nodes.VERDICT), nodes.VERDICT_REPORT))
@@ -197,22 +194,26 @@ def _run_entry(graph: StoreGraph, run: Run, root: Root, attempt: Mapping[str, An
     parent = _first(graph.read(executions.get(nodes.PRETRAINER), nodes.BASE_MODEL))
     summary = _summary(root, run.id)
     trained = spans_of(graph.read(executions.get(nodes.TRANSFORM), nodes.EXAMPLES))
+    came_in = spans_of(graph.written(executions.get(nodes.EXAMPLE_GEN), nodes.EXAMPLES))
+    blessed = _property(verdict, nodes.BLESSED)
+    ended = max((execution.ended for execution in executions.values()), default=run.started)
     return RunEntry(
         run_id=run.id,
         started=iso(run.started),
-        seconds=round(max((e.ended for e in executions.values()), default=run.started) / 1000 - run.started / 1000, 1),
+        seconds=round((ended - run.started) / 1000, 1),
         spans=trained,
-        newest_span=max([*trained, *_came_in(graph, executions.values())], default=None),
-        accuracy=_accuracy(verdict, summary),
+        newest_span=max([*trained, *came_in], default=None),
+        accuracy=_property(verdict, nodes.ACCURACY, summary.get("linear_accuracy")),
+        baseline_accuracy=_property(verdict, nodes.BASELINE_ACCURACY),
         random_encoder_accuracy=summary.get("random_encoder_linear_accuracy"),
-        blessed=None if verdict is None or nodes.BLESSED not in verdict.properties else verdict.properties[nodes.BLESSED] == 1,
+        blessed=None if blessed is None else blessed == 1,
         outcome=outcome,
-        reason=reason or str((attempt or {}).get("reason") or ""),
+        reason=reason or (decision.reason if decision else ""),
         failed_node=failed_node,
         version=None if pushed is None else _version(pushed),
         parent=None if parent is None else Parent(parent.id, parent.uri, pushed_as(graph, parent.id)),
         pruned=_pruned(graph, executions.values()),
-        retraining=attempt,
+        retraining=decision,
     )
 
 
@@ -220,26 +221,42 @@ def _outcome(graph: StoreGraph, run: Run) -> tuple[str, str, str | None]:
     """What became of it, why, and the node at which it ended too early."""
     failed = next((e for e in run.executions.values() if e.state == store_graph.FAILED), None)
     if failed is not None:
-        return FAILED, failed.failure or "TFX recorded no reason", failed.node
+        outcome = DATA_REFUSED if failed.node in nodes.DATA_GATES else FAILED
+        return outcome, failed.failure or "TFX recorded no reason", failed.node
     pusher = run.executions.get(nodes.PUSHER)
     pushed = _first(graph.written(pusher, nodes.PUSHED_MODEL))
     if pusher is None or pushed is None or pusher.state not in _DONE:
-        running = next((e.node for e in run.executions.values() if e.state not in _DONE), None)
-        last = running or next(reversed(list(run.executions)), None)
-        return UNFINISHED, "the process ended, or is still at work", last
+        return _ended_early(run)
     if _version(pushed) is not None:
         is_new = pusher.state == store_graph.COMPLETE and pushed.properties.get(nodes.IS_NEW, 1) == 1
         return (PUSHED if is_new else SERVED_ALREADY), "", None
     verdict = _first(graph.written(run.executions.get(nodes.VERDICT), nodes.VERDICT_REPORT))
-    missed = verdict.properties.get(nodes.REASON) if verdict else None
-    return REFUSED, str(missed or pushed.properties.get(nodes.NOT_PUSHED_REASON) or "no reason was recorded"), None
+    missed = _property(verdict, nodes.REASON) or pushed.properties.get(nodes.NOT_PUSHED_REASON)
+    return REFUSED, str(missed or "no reason was recorded"), None
 
 
-def _accuracy(verdict: Artifact | None, summary: Mapping[str, Any]) -> float | None:
-    """From the metadata store, which is never pruned; else from the run's summary."""
-    if verdict is not None and nodes.ACCURACY in verdict.properties:
-        return float(verdict.properties[nodes.ACCURACY])
-    return summary.get("linear_accuracy")
+def _explained(runs: list[RunEntry], known: Ledger) -> list[RunEntry]:
+    """The runs, with the ledger's reason for the last refusal of a span: TFX's local runner records none."""
+    last = {run.newest_span: run.run_id for run in runs if run.outcome == DATA_REFUSED}
+    reasons = {
+        run_id: known.spans[span].reason
+        for span, run_id in last.items()
+        if span in known.spans and known.spans[span].state == ledger.REFUSED
+    }
+    return [dataclasses.replace(run, reason=reasons.get(run.run_id) or run.reason) for run in runs]
+
+
+def _ended_early(run: Run) -> tuple[str, str, str | None]:
+    at_work = next((e.node for e in run.executions.values() if e.state not in _DONE), None)
+    if at_work is None and nodes.LABEL_CHECK in run.executions and nodes.TRANSFORM not in run.executions:
+        return LOOKED_AT, "", None
+    last = at_work or next(reversed(list(run.executions)), None)
+    return UNFINISHED, "the process ended, or is still at work", last
+
+
+def _property(artifact: Artifact | None, name: str, otherwise: Any = None) -> Any:
+    """From the metadata store, which is never pruned; else what is known otherwise."""
+    return artifact.properties.get(name, otherwise) if artifact else otherwise
 
 
 def _summary(root: Root, run_id: str) -> Mapping[str, Any]:
@@ -248,14 +265,10 @@ def _summary(root: Root, run_id: str) -> Mapping[str, Any]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise ValueError(f"Expected JSON in {root.summary(run_id)}, received something else: {error}.") from error
+        raise ValueError(
+            f"Expected JSON in {root.summary(run_id)}, received something else: {error}."
+        ) from error
     return found if isinstance(found, dict) else {}
-
-
-def _came_in(graph: StoreGraph, executions: Iterable[Execution]) -> list[int]:
-    """The spans that ExampleGen read."""
-    makers = [e for e in executions if e.type == nodes.EXAMPLE_GEN_TYPE]
-    return spans_of(one for maker in makers for one in graph.written(maker, nodes.EXAMPLES))
 
 
 def _pruned(graph: StoreGraph, executions: Iterable[Execution]) -> list[str]:
@@ -274,35 +287,25 @@ def _first(artifacts: list[Artifact]) -> Artifact | None:
     return artifacts[0] if artifacts else None
 
 
-def _attempt_entry(attempt: Mapping[str, Any]) -> RunEntry:
-    """An attempt that left nothing in the metadata store."""
-    window = [int(span) for span in attempt.get("window", [])]
+def _decision_entry(training: Training) -> RunEntry:
+    """A decision to train without a run in the store: not begun, or given up."""
     return RunEntry(
-        run_id=attempt.get("run_id"),
-        started=attempt.get("started"),
+        run_id=training.run_id,
+        started=training.started or None,
         seconds=None,
         spans=[],
-        newest_span=max(window, default=None),
-        accuracy=None,
+        newest_span=max(training.window, default=None),
+        accuracy=training.accuracy,
+        baseline_accuracy=None,
         random_encoder_accuracy=None,
         blessed=None,
-        outcome=str(attempt.get("outcome", UNFINISHED)),
-        reason=str(attempt.get("reason") or ""),
+        outcome=training.outcome,
+        reason=training.reason,
         failed_node=None,
-        version=attempt.get("version"),
+        version=training.version,
         parent=None,
         pruned=[],
-        retraining=attempt,
-    )
-
-
-def _span_entry(number: int, span: Mapping[str, Any]) -> SpanEntry:
-    return SpanEntry(
-        span=number,
-        state=str(span.get("state", "")),
-        reason=str(span.get("reason") or ""),
-        seen=str(span.get("seen", "")),
-        runs=[str(run) for run in span.get("runs", [])],
+        retraining=training,
     )
 
 
@@ -315,7 +318,3 @@ def _insert(runs: list[RunEntry], entry: RunEntry) -> None:
 def _moment(entry: RunEntry) -> float:
     """Seconds since the epoch; the ledger may write another time zone than this module."""
     return dt.datetime.fromisoformat(entry.started).timestamp() if entry.started else 0.0
-
-
-def _number(item: tuple[str, Any]) -> int:
-    return int(item[0])

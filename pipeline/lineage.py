@@ -88,6 +88,7 @@ class Lineage:
         pushed_model: the Pusher's artifact of it; None if the store does not know it.
         probe: the model that was pushed; None likewise.
         pretraining: its encoder, then the model that this one started from, and so on back to a random start.
+        tested_on: the data whose test images decided.
     """
 
     version: int
@@ -97,6 +98,7 @@ class Lineage:
     pushed_model: Place | None
     probe: Training | None
     pretraining: list[Training]
+    tested_on: list[SpanSource]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,12 +132,15 @@ def lineage(root: Root, version: int | None = None) -> Lineage:
         pushed_model=_place(pushed) if pushed else None,
         probe=_training(graph, model, probe) if model and probe else None,
         pretraining=list(_pretrainings(graph, probe)),
+        tested_on=[
+            _span(graph, examples)
+            for evaluation in recorded_inputs(graph, chosen, nodes.EVALUATION)
+            for examples in graph.read(graph.maker(evaluation.id), nodes.EXAMPLES)
+        ],
     )
 
 
-def chosen_version(
-    root: Root, version: int | None
-) -> tuple[serving_folder.Version, serving_folder.Version]:
+def chosen_version(root: Root, version: int | None) -> tuple[serving_folder.Version, serving_folder.Version]:
     """The version of that number, or the served one; and the served one.
 
     Raises:
@@ -144,7 +149,9 @@ def chosen_version(
     present = serving_folder.versions(root.serving)
     if not present:
         raise ValueError(f"{root.serving} holds no version; nothing was pushed yet.")
-    chosen = next((one for one in present if one.number == version), None) if version is not None else present[-1]
+    chosen = (
+        next((one for one in present if one.number == version), None) if version is not None else present[-1]
+    )
     if chosen is None:
         known = ", ".join(str(one.number) for one in present)
         raise ValueError(f"Expected one of the versions {known} in {root.serving}, received {version}.")
@@ -152,11 +159,13 @@ def chosen_version(
 
 
 def pushed_model_source(graph: StoreGraph, version: serving_folder.Version) -> Artifact | None:
-    """The Model artifact that became a version, by the id and address in its `serving.json`; None if not in the store."""
+    """The Model artifact that became a version, by what its `serving.json` says; None if not in the store."""
     return next(iter(recorded_inputs(graph, version, nodes.MODEL)), None)
 
 
-def recorded_inputs(graph: StoreGraph, version: serving_folder.Version, channel: str | None = None) -> list[Artifact]:
+def recorded_inputs(
+    graph: StoreGraph, version: serving_folder.Version, channel: str | None = None
+) -> list[Artifact]:
     """The artifacts that `serving.json` names as the push's inputs, if the store knows them under the same address."""
     inputs = version.record.get("lineage", {}).get("inputs", {})
     named = [one for key, ones in inputs.items() if channel in {None, key} for one in ones]
@@ -178,12 +187,9 @@ def verify(root: Root, found: Lineage) -> list[Check]:
     """Hashes again what still exists: the version's files, and the data files of all its spans."""
     version, _ = chosen_version(root, found.version)
     checks = list(_version_checks(version))
-    seen = set()
-    for training in [*([found.probe] if found.probe else []), *found.pretraining]:
-        for span in training.spans:
-            if span.examples.id not in seen:
-                seen.add(span.examples.id)
-                checks += [_file_check(span.input_base, name, digest) for name, digest in span.files.items()]
+    sources = [*found.tested_on, *(span for training in found.pretraining for span in training.spans)]
+    for source in {source.examples.id: source for source in sources}.values():
+        checks += [_file_check(source.input_base, name, digest) for name, digest in source.files.items()]
     return checks
 
 
@@ -195,13 +201,19 @@ def _version_checks(version: serving_folder.Version) -> Iterator[Check]:
         actual = {}
     for name in sorted(recorded.keys() | actual.keys()):
         same = recorded.get(name) == actual.get(name)
-        yield Check(f"version {version.number}: {name}", SAME if same else DIFFERS if name in actual else GONE)
+        yield Check(
+            f"version {version.number}: {name}", SAME if same else DIFFERS if name in actual else GONE
+        )
 
 
 def _file_check(base: str, name: str, digest: str) -> Check:
     """Names come from the metadata store, so one that leaves its folder is not followed."""
     path = pathlib.Path(base) / name
-    if "://" in base or ".." in pathlib.PurePosixPath(name).parts or pathlib.PurePosixPath(name).is_absolute():
+    if (
+        "://" in base
+        or ".." in pathlib.PurePosixPath(name).parts
+        or pathlib.PurePosixPath(name).is_absolute()
+    ):
         return Check(str(path), UNKNOWN)
     if not path.is_file():
         return Check(str(path), GONE)

@@ -1,8 +1,8 @@
 """Bounds the disk that a root takes: removes what old runs left, and nothing that is needed or asked for again.
 
-An artifact is marked DELETED in ML Metadata first, all of them in one transaction; from then on TFX's cache and resolvers
-pass it over. Then every folder is removed that no LIVE artifact lies in. So whatever ends the process, the next call
-completes it, and what a crashed execution left goes with it.
+An artifact is marked DELETED in ML Metadata first, all of them in one transaction; from then on TFX's cache and
+resolvers pass it over. Then every folder is removed that no LIVE artifact lies in. So whatever ends the process, the
+next call completes it, and what a crashed execution left goes with it.
 """
 
 import collections
@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from ml_metadata.proto import metadata_store_pb2 as mlmd_proto
 
 from components import serving_folder
-from pipeline import lineage, nodes, store_graph
+from pipeline import ledger, lineage, nodes, store_graph
+from pipeline.ledger import Ledger
 from pipeline.root import Root
 from pipeline.store_graph import Artifact, Execution, Run, StoreGraph
 
@@ -29,9 +30,10 @@ class PrunePolicy:
     """What stays besides what must.
 
     Attributes:
-        keep_runs: so many of the newest runs, finished or not, stay whole.
-        keep_spans: Examples of so many of the highest spans stay: for the rolling window, and for the AnomalyGate to
-            compare with.
+        keep_runs: so many of the newest runs that trained stay whole, finished or not; and so many of those that only
+            looked at data.
+        keep_spans: Examples of so many of the highest spans stay, for the rolling window and for the AnomalyGate to
+            compare with. Spans that `byol retrain` did not accept do not count.
     """
 
     keep_runs: int = 5
@@ -48,18 +50,21 @@ class Pruned:
     """What `prune` did, or would do.
 
     Attributes:
-        bytes: that were freed.
         artifacts: ids of those that were marked DELETED now.
-        paths: what was removed.
+        removed: folders and files that are gone, each with the bytes that it took.
         kept: the reason -> how many LIVE artifacts stay for it; one counts for each of its reasons.
         elsewhere: LIVE artifacts that lie outside of the root, which are left alone.
     """
 
-    bytes: int
     artifacts: list[int]
-    paths: list[pathlib.Path]
+    removed: Mapping[pathlib.Path, int]
     kept: Mapping[str, int]
     elsewhere: int
+
+    @property
+    def bytes(self) -> int:
+        """How much was freed."""
+        return sum(self.removed.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,14 +93,11 @@ def prune(root: Root, policy: PrunePolicy | None = None, dry_run: bool = False) 
     plan = _plan(root, policy or PrunePolicy())
     if plan.marked and not dry_run:
         _mark_deleted(root, plan.marked)
-    paths = list(_unneeded(root, plan))
-    freed = 0
-    for path in paths:
-        freed += _bytes(path)
-        if not dry_run:
-            _remove(path)
+    removed = {path: _bytes(path) for path in _unneeded(root, plan)}
+    for path in removed if not dry_run else ():
+        _remove(path)
     counts = collections.Counter(reason for number in plan.reasons for reason in plan.reasons[number])
-    return Pruned(freed, plan.marked, paths, dict(sorted(counts.items())), len(_elsewhere(root, plan.graph)))
+    return Pruned(plan.marked, removed, dict(sorted(counts.items())), len(_elsewhere(root, plan.graph)))
 
 
 def reasons_to_keep(graph: StoreGraph, root: Root, policy: PrunePolicy) -> dict[int, list[str]]:
@@ -119,10 +121,36 @@ def _needs(graph: StoreGraph, root: Root, policy: PrunePolicy) -> Iterator[tuple
         name = f"lineage of version {version.number}{', which is served' if version.served else ''}"
         yield name, _with_ancestors(graph, [*pushed, *inputs])
     yield "latest blessed model", _with_ancestors(graph, _latest_blessed(graph))
-    for span, examples in _newest_spans(graph, policy.keep_spans).items():
-        yield f"span {span}", {examples}
-    for run in graph.runs[-policy.keep_runs :]:
+    known = Ledger.load(root.ledger)
+    stored = _newest_of_spans(graph)
+    for span in _accepted(stored, known)[-policy.keep_spans :]:
+        yield f"span {span}", {stored[span]}
+    training = known.unfinished()
+    if training:
+        spans = {stored[span] for span in training.window if span in stored}
+        models = [
+            graph.artifacts[number]
+            for number in (training.parent, training.baseline)
+            if number in graph.artifacts
+        ]
+        yield "unfinished retraining", spans | _with_ancestors(graph, models)
+    for run in kept_runs(graph, policy):
         yield f"run {run.id}", {one for e in run.executions.values() for one in _touched(graph, e)}
+
+
+def kept_runs(graph: StoreGraph, policy: PrunePolicy) -> list[Run]:
+    """The newest runs of both kinds, the oldest first."""
+    trained = [run for run in graph.runs if nodes.TRANSFORM in run.executions]
+    looked = [run for run in graph.runs if nodes.TRANSFORM not in run.executions]
+    chosen = {run.id for run in [*trained[-policy.keep_runs :], *looked[-policy.keep_runs :]]}
+    return [run for run in graph.runs if run.id in chosen]
+
+
+def _accepted(spans: Iterable[int], known: Ledger) -> list[int]:
+    """The spans that may be trained on, ascending; one that the ledger does not know came by `byol run`."""
+    return sorted(
+        span for span in spans if span not in known.spans or known.spans[span].state == ledger.ACCEPTED
+    )
 
 
 def _with_ancestors(graph: StoreGraph, seeds: Iterable[Artifact]) -> set[Artifact]:
@@ -184,19 +212,19 @@ def _latest_blessed(graph: StoreGraph) -> list[Artifact]:
 
 def _live_outputs(graph: StoreGraph, node: str, channel: str) -> list[Artifact]:
     """A node's own LIVE outputs in the whole store, the oldest first."""
-    numbers = {a for e in graph.executions.values() if e.node == node for a in e.writes if channel in e.writes[a]}
+    numbers = {
+        a for e in graph.executions.values() if e.node == node for a in e.writes if channel in e.writes[a]
+    }
     return [graph.artifacts[n] for n in sorted(numbers) if graph.artifacts[n].state == store_graph.LIVE]
 
 
-def _newest_spans(graph: StoreGraph, count: int) -> dict[int, Artifact]:
-    """The newest LIVE Examples of each of the highest spans; a span that was made again has older ones."""
-    makers = [e for e in graph.executions.values() if e.type == nodes.EXAMPLE_GEN_TYPE]
-    newest: dict[int, Artifact] = {}
-    for number in sorted({n for maker in makers for n in maker.writes}):
-        one = graph.artifacts[number]
-        if one.state == store_graph.LIVE and nodes.SPAN in one.properties:
-            newest[int(one.properties[nodes.SPAN])] = one
-    return {span: newest[span] for span in sorted(newest)[-count:]}
+def _newest_of_spans(graph: StoreGraph) -> dict[int, Artifact]:
+    """The newest LIVE Examples of each span; a span that was read again has older ones."""
+    return {
+        int(one.properties[nodes.SPAN]): one
+        for one in _live_outputs(graph, nodes.EXAMPLE_GEN, nodes.EXAMPLES)
+        if nodes.SPAN in one.properties
+    }
 
 
 def _plan(root: Root, policy: PrunePolicy) -> _Plan:
@@ -210,7 +238,7 @@ def _plan(root: Root, policy: PrunePolicy) -> _Plan:
         for one in graph.artifacts.values()
         if one.state == store_graph.LIVE and one.id not in reasons and one.id not in elsewhere
     ]
-    return _Plan(graph, reasons, marked, graph.runs[-policy.keep_runs :], serving_folder.versions(root.serving))
+    return _Plan(graph, reasons, marked, kept_runs(graph, policy), serving_folder.versions(root.serving))
 
 
 def _elsewhere(root: Root, graph: StoreGraph) -> set[int]:
@@ -245,17 +273,19 @@ def _artifact_folders(root: Root, plan: _Plan) -> Iterator[pathlib.Path]:
     A folder is known by its last three names, so that nothing is lost in a root that was moved.
     """
     needed = _needed_names(plan)
-    recent = {str(e.id): e.state for run in plan.kept_runs for e in run.executions.values()}
+    recent = {str(e.id) for run in plan.kept_runs for e in run.executions.values()}
     for node in _folders(root.artifacts):
         for output in _folders(node):
             if output.name == _SYSTEM:
-                yield from (note for kind in _folders(output) for note in _folders(kind) if note.name not in recent)
-                continue
-            for folder in _folders(output):
-                # What a node wrote before it failed, such as the AnomalyGate's findings, tells why.
-                tells_why = recent.get(folder.name) == store_graph.FAILED
-                if folder.name.isdecimal() and (node.name, output.name, folder.name) not in needed and not tells_why:
-                    yield folder
+                yield from (
+                    note for kind in _folders(output) for note in _folders(kind) if note.name not in recent
+                )
+            else:
+                yield from (
+                    folder
+                    for folder in _folders(output)
+                    if folder.name.isdecimal() and (node.name, output.name, folder.name) not in needed
+                )
 
 
 def _needed_names(plan: _Plan) -> set[tuple[str, ...]]:
@@ -312,7 +342,9 @@ def _changed(path: pathlib.Path) -> float:
 
 
 def _bytes(path: pathlib.Path) -> int:
-    return sum(one.lstat().st_size for one in [path, *path.rglob("*")] if not one.is_dir() or one.is_symlink())
+    return sum(
+        one.lstat().st_size for one in [path, *path.rglob("*")] if not one.is_dir() or one.is_symlink()
+    )
 
 
 def _remove(path: pathlib.Path) -> None:

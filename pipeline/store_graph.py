@@ -7,6 +7,7 @@ import collections
 import dataclasses
 import json
 import pathlib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -67,14 +68,14 @@ class Execution:
 
     @property
     def failure(self) -> str:
-        """Why it failed, in one line, as far as TFX wrote it down."""
+        """Why it failed, in one line, as far as TFX wrote it down: it does so for resolvers, as a stack."""
         try:
             message = json.loads(self.properties.get(_RESULT_PROPERTY, "{}")).get("resultMessage", "")
         except (ValueError, AttributeError):
             return ""
-        lines = [line.strip() for line in str(message).splitlines() if line.strip()]
-        told = [line for line in lines if not line.startswith("[while running")]
-        return told[-1].split(" [while running")[0] if told else ""
+        first_cause = re.split(r"\n(?:The above exception|During handling)", str(message))[0]
+        lines = [line.strip() for line in first_cause.splitlines() if line.strip()]
+        return lines[-1] if lines else ""
 
 
 @dataclasses.dataclass(frozen=True)
