@@ -16,6 +16,7 @@ from tensorflow_serving.apis import predict_pb2  # type: ignore[import-untyped]
 from tfx_bsl.public import tfxio
 
 from components import features, quality_bands, serving_check, serving_folder, serving_requests, synthetic
+from components.serving_limits import ServingLimits
 from pipeline import eval_config
 from pipeline.config import PRESETS
 from tests.component import gate_models
@@ -159,7 +160,7 @@ def test_an_export_with_the_initial_moments_of_a_target_network_is_refused(encod
             folder / "model",
             reference,
             serving_check._pixels(reference),
-            serving_check.ServingLimits(),
+            ServingLimits(),
         )
         session = serving_requests.Session(folder)
         session.load()
