@@ -151,7 +151,8 @@ class KubeflowConfig:
         claim: the PersistentVolumeClaim of what outlives a run: record files, checkpoints, served versions. On
             Vertex AI "", and `volume` is a bucket's mount.
         volume: where it is mounted in each step.
-        data, checkpoints, serving, store: folders in it; `store` keeps the Examples of earlier spans.
+        data, checkpoints, serving, store, networks: folders in it; `store` keeps the Examples of earlier spans,
+            `networks` what a warm start needs of the served models.
         schema: the reviewed schema in the image.
         pull_secret: name of the Secret for a private registry; "" for none.
         secrets: see SecretVariable; every step gets them.
@@ -166,6 +167,7 @@ class KubeflowConfig:
     checkpoints: str = "checkpoints"
     serving: str = "serving"
     store: str = "spans"
+    networks: str = "networks"
     schema: str = "/opt/byol/components/schema.pbtxt"
     pull_secret: str = ""
     secrets: tuple[SecretVariable, ...] = ()
@@ -187,7 +189,7 @@ class KubeflowConfig:
             raise ValueError("image is empty; expected the name of the image that every step runs in.")
 
     def folder(self, name: str) -> str:
-        """The path of "data", "checkpoints", "serving" or "store" in a step."""
+        """The path of "data", "checkpoints", "serving", "store" or "networks" in a step."""
         return f"{self.volume.rstrip('/')}/{getattr(self, name).strip('/')}"
 
 
