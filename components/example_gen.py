@@ -7,7 +7,7 @@ decode in one batched op, and the image-quality figures by which StatisticsGen c
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -29,6 +29,7 @@ from tfx.utils import proto_utils
 
 from components import cifar10, features
 
+_PATTERNS = {features.TRAIN_SPLIT: cifar10.TRAIN_PATTERN, features.TEST_SPLIT: cifar10.TEST_PATTERN}
 RECORDS_PER_RANGE = 1000  # 3 MB read at once by a worker; 60 ranges in CIFAR-10
 
 
@@ -40,18 +41,20 @@ class RecordRange(NamedTuple):
     size: int
 
 
-def input_config(span_pattern: str = "") -> example_gen_pb2.Input:
+def input_config(
+    span_pattern: str = "", splits: Sequence[str] = (features.TRAIN_SPLIT, features.TEST_SPLIT)
+) -> example_gen_pb2.Input:
     """The official files as two splits, given as they are: nothing is ever moved between train and test.
 
     Args:
         span_pattern: a folder pattern such as "span-{SPAN}" below the input folder; by default the files lie
             in the input folder itself. TFX takes the largest number unless it is given a range.
+        splits: those to read.
     """
     prefix = f"{span_pattern.rstrip('/')}/" if span_pattern else ""
     return example_gen_pb2.Input(
         splits=[
-            example_gen_pb2.Input.Split(name=features.TRAIN_SPLIT, pattern=prefix + cifar10.TRAIN_PATTERN),
-            example_gen_pb2.Input.Split(name=features.TEST_SPLIT, pattern=prefix + cifar10.TEST_PATTERN),
+            example_gen_pb2.Input.Split(name=split, pattern=prefix + _PATTERNS[split]) for split in splits
         ]
     )
 
@@ -209,6 +212,7 @@ class Cifar10ExampleGen(FileBasedExampleGen):
         holdout: writes the fixed tenth of the training images that `features.is_holdout` names as a third split,
             "holdout". The pipeline leaves it off: its trainers know those rows by their hash, and the last probe is
             fitted on all.
+        splits: those to read; a test set of its own has no training images.
     """
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
@@ -219,6 +223,7 @@ class Cifar10ExampleGen(FileBasedExampleGen):
         span_pattern: str = "",
         range_config: range_config_pb2.RangeConfig | None = None,
         holdout: bool = False,
+        splits: Sequence[str] = (features.TRAIN_SPLIT, features.TEST_SPLIT),
     ) -> None:
         custom_config = None
         if holdout:
@@ -226,7 +231,7 @@ class Cifar10ExampleGen(FileBasedExampleGen):
             custom_config.custom_config.Pack(wrappers_pb2.BoolValue(value=True))
         super().__init__(
             input_base=input_base,
-            input_config=input_config(span_pattern),
+            input_config=input_config(span_pattern, splits),
             range_config=range_config,
             custom_config=custom_config,
         )
