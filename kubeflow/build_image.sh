@@ -36,18 +36,20 @@ if ! buildah images "$BASE" >/dev/null 2>&1; then
     rm -rf "$work/root"
 fi
 
-# What pip needs to reach its index from here.
-volumes=()
+# What the installers need to reach the package index from here: mounted for the build, so not in the image.
+readonly CERTIFICATES=/etc/ssl/certs/ca-certificates.crt
 index=${PIP_INDEX_URL:-$(pip config get global.index-url 2>/dev/null || true)}
 certificate=${PIP_CERT:-$(pip config get global.cert 2>/dev/null || true)}
-if [ -n "$index$certificate" ]; then
-    {
-        echo "[global]"
-        [ -z "$index" ] || echo "index-url = $index"
-        [ -z "$certificate" ] || echo "cert = /run/build-certificate.crt"
-    } >"$work/pip.conf"
-    volumes+=(--volume "$work/pip.conf:/etc/pip.conf:ro")
-    [ -z "$certificate" ] || volumes+=(--volume "$certificate:/run/build-certificate.crt:ro")
+printf '[global]\n' >"$work/pip.conf"
+printf 'system-certs = true\n' >"$work/uv.toml"
+if [ -n "$index" ]; then
+    echo "index-url = $index" >>"$work/pip.conf"
+    printf '[[index]]\nurl = "%s"\ndefault = true\n' "$index" >>"$work/uv.toml"
+fi
+volumes=(--volume "$work/uv.toml:/etc/uv/uv.toml:ro" --volume "$work/pip.conf:/etc/pip.conf:ro")
+if [ -n "$certificate" ]; then
+    echo "cert = $CERTIFICATES" >>"$work/pip.conf"
+    volumes+=(--volume "$certificate:$CERTIFICATES:ro")
 fi
 
 buildah build --layers --isolation chroot --pull-never "${volumes[@]}" \
