@@ -213,9 +213,7 @@ def span_numbers(folder: str | os.PathLike[str]) -> list[int]:
 
 
 def _unreadable(root: pathlib.Path, error: OSError) -> str:
-    return (
-        f"Cannot read {error.filename or root}: {error.strerror}. Give read permission, or name another folder."
-    )
+    return f"Cannot read {error.filename or root}: {error.strerror}. Give read permission, or name another folder."
 
 
 def _locate(root: pathlib.Path) -> pathlib.Path:

@@ -25,15 +25,15 @@ def complete_spans(folder: pathlib.Path) -> dict[int, str]:
             f"binary files and an empty {COMPLETE_MARKER} written last."
         )
     spans = {number: folder / f"{cifar10.SPAN_FOLDER}{number}" for number in cifar10.span_numbers(folder)}
-    return {
-        number: fingerprint(path) for number, path in spans.items() if (path / COMPLETE_MARKER).is_file()
-    }
+    return {number: fingerprint(path) for number, path in spans.items() if (path / COMPLETE_MARKER).is_file()}
 
 
 def fingerprint(span: pathlib.Path) -> str:
-    """Hex digest of a span's file names, sizes and times of change: it tells without reading that a span was repaired."""
+    """Hex digest of a span's file names, sizes and times of change: another one means another delivery."""
     digest = hashlib.sha256()
     for path in sorted(span.rglob("*.bin")):
         status = path.stat()
-        digest.update(f"{path.relative_to(span).as_posix()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        digest.update(
+            f"{path.relative_to(span).as_posix()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode()
+        )
     return digest.hexdigest()

@@ -115,8 +115,8 @@ class PipelineConfig:
 
     Attributes:
         encoder, pretraining, probe, gate: see their classes.
-        warm_start: what a scheduled retraining starts from, one of `trainer.byol.config.WARM_STARTS`: "never" from random
-            weights, "encoder" from the served encoder, "full" from its heads and target as well.
+        warm_start: what a scheduled retraining starts from, one of `trainer.byol.config.WARM_STARTS`: "never" from
+            random weights, "encoder" from the served encoder, "full" from its heads and target as well.
         keep_versions: pushed versions that stay in the serving folder.
         allow_anomalies: lets a run go on whose data AnomalyGate or LabelCheck object to; recorded with the run.
         memory_images: the Trainers hold a split of so many images in memory, 3 KB each, and stream a larger one.

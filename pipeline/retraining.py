@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import time
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -12,6 +13,9 @@ from pipeline.config import PipelineConfig
 from pipeline.console import NodeFailedError
 from pipeline.ledger import Ledger, Training
 from pipeline.root import Records, Root
+
+if TYPE_CHECKING:
+    from pipeline.parentage import Parentage
 
 NOTHING_NEW = "nothing new"
 
@@ -26,7 +30,7 @@ class Request:
         root: everything that runs leave behind.
         preset: its name, for the record.
         config: what is trained, what it must reach, and what it starts from.
-        window: how many of the newest spans are trained on.
+        window: how many of the newest spans are trained on, besides those that none was trained on yet.
         attempts: how often a training is begun that fails; then it waits for a new span.
         accept: spans to let through whose data was refused.
         exclude: spans never to train on again.
@@ -160,13 +164,11 @@ def _look_at_new(request: Request, known: Ledger, console: Console) -> Outcome |
         known.mark(number, state, fingerprint, reason, compared)
         if state != ledger.ACCEPTED:
             console.print(f"Span {number}: {state}. {reason}", highlight=False, markup=False, soft_wrap=True)
-            reasons.append(f"span {number} was not taken: {reason}")
+            reasons.append(f"span {number} was not taken ({state}): {reason.rstrip('.')}")
     return Outcome(ledger.NOT_PUSHED, "; ".join(reasons), tuple(looked_at)) if reasons else None
 
 
-def _look_at(
-    request: Request, known: Ledger, number: int, console: Console
-) -> tuple[str, str, list[int]]:
+def _look_at(request: Request, known: Ledger, number: int, console: Console) -> tuple[str, str, list[int]]:
     """Returns the span's state, the reason, and the spans it was compared with."""
     newer = [span for span in known.accepted() if span > number]
     if len(newer) >= request.window and number not in request.accept:
@@ -185,7 +187,9 @@ def _look_at(
         config = dataclasses.replace(config, allow_anomalies=True)
     earlier = Earlier(served_model=_baseline(request.root), spans=tuple(compared))
     try:
-        local_runner.look_at(config, request.preset, _records(request, number), request.root, console, earlier)
+        local_runner.look_at(
+            config, request.preset, _records(request, number), request.root, console, earlier
+        )
     except NodeFailedError as error:
         if error.node not in local_runner.DATA_GATES:
             raise
@@ -194,8 +198,8 @@ def _look_at(
 
 
 def _plan(request: Request, known: Ledger, console: Console) -> Training | None:
-    """Decides on a training when an accepted span has not been in one."""
-    if not set(known.unheard()) & set(known.accepted()[-request.window :]):
+    """Decides on a training when there is an accepted span that none was begun for."""
+    if not known.unheard():
         return None
     window = _window(request, known, console)
     served = _parentage(request.root)
@@ -215,10 +219,13 @@ def _plan(request: Request, known: Ledger, console: Console) -> Training | None:
 
 
 def _window(request: Request, known: Ledger, console: Console) -> list[int]:
-    """The newest accepted spans; one whose Examples were pruned is read again, or left out where its files are gone."""
+    """The newest accepted spans, and further back each that was never trained on: a machine that was off loses none.
+
+    One whose Examples were pruned is read again, or left out where its files are gone.
+    """
     stored, complete = _stored(request.root), arrivals.complete_spans(request.data)
     window = []
-    for number in known.accepted()[-request.window :]:
+    for number in sorted({*known.accepted()[-request.window :], *known.untrained()}):
         if number not in stored and number in complete:
             console.print(f"Reading span {number} again; its Examples were pruned.", highlight=False)
             _look_at(request, known, number, console)
@@ -299,7 +306,7 @@ def _records(request: Request, number: int) -> Records:
     return Records(folder.absolute(), number, request.test.absolute())
 
 
-def _parentage(root: Root):
+def _parentage(root: Root) -> "Parentage | None":
     from pipeline import parentage
 
     return parentage.of_served(root.serving, root.metadata)
