@@ -265,7 +265,9 @@ def gain_words(criteria: list[dict[str, Any]]) -> str:
     """The lower bound of the gain over the untrained encoder and what the gate asks; nothing if not measured."""
     for criterion in criteria:
         if criterion["metric"] == GAIN and criterion["value"] is not None:
-            return f"surely at least {100 * criterion['value']:+.2f}; asked: {100 * criterion['threshold']:+.2f}"
+            return (
+                f"surely at least {100 * criterion['value']:+.2f}; asked: {100 * criterion['threshold']:+.2f}"
+            )
     return ""
 
 
