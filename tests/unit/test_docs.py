@@ -129,6 +129,7 @@ def test_the_page_of_settings_names_every_setting():
     page = settings_page.page()
     for name in settings.names(PRESETS["demo"]):
         assert f"| `{name}` |" in page
+    assert re.findall(r"^\|.*\|  \|$", page, re.MULTILINE) == [], "a setting without a meaning"
     assert (
         "| `encoder.widths` | `(32, 64, 128)` | `(32, 64, 128, 256)` | `(64, 128, 256, 512)` | channels of"
         in page
