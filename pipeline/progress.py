@@ -102,7 +102,9 @@ class LiveView:
             self._rows[self._running].line = line
 
     def seconds_left(self) -> float | None:
-        """Of the whole run, by what the nodes to come took before; None while one of them never ran."""
+        """Of the whole run, by what the nodes to come took before; None at its end, and if one of them never ran."""
+        if all(row.state not in (WAITING, RUNNING) for row in self._rows.values()):
+            return None
         left = 0.0
         for node, row in self._rows.items():
             if row.state not in (WAITING, RUNNING):

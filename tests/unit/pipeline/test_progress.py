@@ -64,7 +64,7 @@ def test_the_table_follows_a_run(clock):
     view.finished("Pretrainer", progress.DONE, 298.0)
     assert _said(view)[1] == "✓ Pretrainer 4:58"
     view.finished("Pusher", progress.FAILED, 1.0)
-    assert _said(view)[2:] == ["✗ Pusher 0:01 failed", "all 5:00 nearly done"]
+    assert _said(view)[2:] == ["✗ Pusher 0:01 failed", "all 5:00"]
 
 
 def test_a_long_remark_leaves_names_and_times_whole(clock):
