@@ -147,7 +147,7 @@ def context(facts: Facts) -> dict[str, Any]:
         "summary": facts.summary,
         # Runs of older code recorded fewer settings.
         "floor": facts.settings.get("gate", {}).get("minimum_accuracy"),
-        "criteria": facts.verdict.get("criteria", []),
+        "criteria": each_remark_once(facts.verdict.get("criteria", [])),
         "gain": gain_words(facts.verdict.get("criteria", [])),
         "comparison": facts.verdict.get("comparison", {}),
         "classes": features.LABEL_NAMES,
@@ -269,6 +269,17 @@ def gain_words(criteria: list[dict[str, Any]]) -> str:
                 f"surely at least {100 * criterion['value']:+.2f}; asked: {100 * criterion['threshold']:+.2f}"
             )
     return ""
+
+
+def each_remark_once(criteria: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The criteria, each with a remark, empty where an earlier one has the same."""
+    said: set[str] = set()
+    found = []
+    for criterion in criteria:
+        remark = criterion.get("remark", "")
+        found.append(criterion | {"remark": "" if remark in said else remark})
+        said.add(remark)
+    return found
 
 
 def measured(value: float | None) -> str:

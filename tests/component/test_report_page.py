@@ -290,6 +290,8 @@ def test_the_gain_its_certain_part_and_that_there_is_no_other_model(made_up):
     assert '<td class="n">2,000</td><td class="n">2,000</td><td class="n"></td>' in first
     assert "No model was blessed before, so there is no other to compare with." in text
     assert page.gain_words([]) == ""
+    twice = page.each_remark_once([{"remark": "a"}, {"remark": "a"}, {"remark": "b"}, {}])
+    assert [criterion["remark"] for criterion in twice] == ["a", "", "b", ""]
 
 
 def test_figures_stand_beside_those_of_the_span_before_or_alone(made_up):
