@@ -32,6 +32,9 @@ REASON_PROPERTY = "reason"
 ACCURACY = "sparse_categorical_accuracy"
 EXAMPLE_COUNT = "example_count"
 OVERALL = "all test images"
+NEWEST = "the newest span's test images"
+ACCURACY_PROPERTY, BASELINE_ACCURACY_PROPERTY = "accuracy", "baseline_accuracy"
+COMPARISON_PROPERTY = "comparison"
 FIRST, BETTER, WORSE, EQUAL = "no baseline", "better", "worse", "no measurable difference"
 _FLOOR, _CHANGE = "floor", "floor of the change"
 _DIFFERENCE = "_diff"  # TFMA's ending of a metric's difference to the baseline
@@ -86,6 +89,8 @@ def Verdict(  # noqa: N802, PLR0913, PLR0917 - the name is the component's, and 
     verdict: OutputArtifact[standard_artifacts.ModelEvaluation],
     minimum_corrupted_accuracy: Parameter[float],
     minimum_worst_corrupted_accuracy: Parameter[float],
+    newest: InputArtifact[standard_artifacts.ModelEvaluation] = None,  # type: ignore[assignment]
+    newest_blessing: InputArtifact[standard_artifacts.ModelBlessing] = None,  # type: ignore[assignment]
     source_digest: Parameter[str] = "",
 ) -> None:
     """Blesses the model if every criterion is met by evidence about this very model.
@@ -97,25 +102,33 @@ def Verdict(  # noqa: N802, PLR0913, PLR0917 - the name is the component's, and 
         corrupted: Robustness's `robustness.json`.
         infra_blessing: the serving check's.
         blessing: gets what Pusher reads: `blessed`, `current_model`, `current_model_id`.
-        verdict: gets `verdict.json` and `verdict.md`, and the properties `blessed` and `reason`.
+        verdict: gets `verdict.json` and `verdict.md`, and the properties `blessed`, `reason`, `comparison`, `accuracy`
+            and, if there is a baseline, `baseline_accuracy`; they outlive the files.
         minimum_corrupted_accuracy, minimum_worst_corrupted_accuracy: floors for `corrupted`.
+        newest, newest_blessing: an Evaluator's on the newest span's test images alone; both or neither.
         source_digest: of this component's source files: part of the cache key, and nothing else.
     """
     del source_digest
     report = json.loads((pathlib.Path(corrupted.uri) / robustness.REPORT_FILE).read_text(encoding="utf-8"))
     judged = Evaluation(evaluation.uri)
+    newest_judged = _newest_evaluation(newest, newest_blessing)
     criteria = [
         *judged.criteria("the blessed model"),
+        *newest_criteria(newest_judged),
         *gain_criteria(Evaluation(gain.uri)),
         *robustness_criteria(report, minimum_corrupted_accuracy, minimum_worst_corrupted_accuracy),
         _serving_criterion(infra_blessing),
         *_evidence_criteria(
             model,
-            {"evaluation": evaluation_blessing, "gain over the untrained encoder": gain_blessing},
+            {
+                "evaluation": evaluation_blessing,
+                "gain over the untrained encoder": gain_blessing,
+                **({} if newest_blessing is None else {"newest span": newest_blessing}),
+            },
             {"accuracy under corruption": corrupted, "serving check": infra_blessing},
         ),
     ]
-    record = compose(criteria, judged, report) | {
+    record = compose(criteria, judged, report, newest_judged) | {
         "model": {"uri": model.uri, "id": int(model.id)},
         "baseline_model": evaluation_blessing.get_string_custom_property(
             constants.ARTIFACT_PROPERTY_BASELINE_MODEL_URI_KEY
@@ -200,6 +213,18 @@ class Evaluation:
         )
 
 
+def newest_criteria(newest: Evaluation | None) -> list[Criterion]:
+    """The criteria on the newest span's test images, named after them; none without an evaluation of those."""
+    if newest is None:
+        return []
+    return [
+        dataclasses.replace(
+            criterion, slice=NEWEST if criterion.slice == OVERALL else f"{criterion.slice}, {NEWEST}"
+        )
+        for criterion in newest.criteria("the blessed model")
+    ]
+
+
 def gain_criteria(gain: Evaluation) -> list[Criterion]:
     """The criteria of the control; that there is none is itself a failure, as no one may forget to ask."""
     found = [c for c in gain.criteria("the untrained encoder") if c.kind == _CHANGE]
@@ -234,12 +259,18 @@ def robustness_criteria(
     ]
 
 
-def compose(criteria: list[Criterion], judged: Evaluation, corrupted: Mapping[str, Any]) -> dict[str, Any]:
+def compose(
+    criteria: list[Criterion],
+    judged: Evaluation,
+    corrupted: Mapping[str, Any],
+    newest: Evaluation | None = None,
+) -> dict[str, Any]:
     """The verdict as plain values; numbers that are not finite become None.
 
     Returns:
         `blessed`, `reason` (sentences, empty if blessed), `criteria`, `comparison`, `metrics`, `baseline_metrics`,
-        `slices` (name -> metrics, with the 95% interval of the accuracy), `confusion_matrix`, `corrupted`.
+        `slices` (name -> metrics, with the 95% interval of the accuracy), `confusion_matrix`, `corrupted`, `newest`
+        (`metrics`, `baseline_metrics` and `comparison` on the newest span's test images; None if not evaluated).
     """
     missed = [criterion for criterion in criteria if not criterion.passed]
     return {
@@ -249,9 +280,7 @@ def compose(criteria: list[Criterion], judged: Evaluation, corrupted: Mapping[st
             {key: _finite(value) for key, value in dataclasses.asdict(criterion).items()}
             for criterion in criteria
         ],
-        "comparison": judged.comparison(),
-        "metrics": _with_interval(judged.metrics[()]),
-        "baseline_metrics": {k: _finite(v) for k, v in judged.baseline_metrics.get((), {}).items()},
+        **_overall(judged),
         "slices": {
             slice_name(where): _with_interval(values)
             for where, values in sorted(judged.metrics.items(), key=lambda item: str(item[0]))
@@ -259,6 +288,16 @@ def compose(criteria: list[Criterion], judged: Evaluation, corrupted: Mapping[st
         },
         "confusion_matrix": judged.confusion_matrix,
         "corrupted": dict(corrupted),
+        "newest": None if newest is None else _overall(newest),
+    }
+
+
+def _overall(judged: Evaluation) -> dict[str, Any]:
+    """What one evaluation says about all of its images."""
+    return {
+        "comparison": judged.comparison(),
+        "metrics": _with_interval(judged.metrics[()]),
+        "baseline_metrics": {k: _finite(v) for k, v in judged.baseline_metrics.get((), {}).items()},
     }
 
 
@@ -266,9 +305,12 @@ def markdown(record: Mapping[str, Any]) -> str:
     """The verdict for people."""
     heading = "Blessed" if record["blessed"] else "Not blessed"
     lines = [f"# {heading}", ""]
-    if record["reason"]:
-        lines += [*(f"- {sentence}" for sentence in record["reason"].split("; ")), ""]
+    missed = [Criterion(**criterion) for criterion in record["criteria"] if not criterion["passed"]]
+    if missed:
+        lines += [*(f"- {criterion.sentence()}" for criterion in missed), ""]
     lines += [f"Against the blessed model: {comparison_sentence(record['comparison'])}.", ""]
+    if record["newest"]:
+        lines += [f"On {NEWEST} alone: {comparison_sentence(record['newest']['comparison'])}.", ""]
     lines += ["| | metric | images | threshold | value | baseline |", "|---|---|---|---|---|---|"]
     for criterion in record["criteria"]:
         numbers = [_number(criterion[key]) for key in ("threshold", "value", "baseline")]
@@ -308,13 +350,40 @@ def _write(
         artifact.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, int(record["blessed"]))
         artifact.set_string_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_URI_KEY, model.uri)
         artifact.set_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY, int(model.id))
-    verdict.set_string_custom_property(REASON_PROPERTY, record["reason"])
+    _describe(verdict, record)
     name = constants.BLESSED_FILE_NAME if record["blessed"] else constants.NOT_BLESSED_FILE_NAME
     (pathlib.Path(blessing.uri) / name).touch()
     folder = pathlib.Path(verdict.uri)
     (folder / JSON_FILE).write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     (folder / MARKDOWN_FILE).write_text(markdown(record), encoding="utf-8")
     logging.info("%s", markdown(record))
+
+
+def _describe(verdict: types.Artifact, record: Mapping[str, Any]) -> None:
+    """What must outlive the files: a history is read from ML Metadata when old files are pruned."""
+    verdict.set_string_custom_property(REASON_PROPERTY, record["reason"])
+    verdict.set_string_custom_property(COMPARISON_PROPERTY, record["comparison"]["result"])
+    measured = {
+        ACCURACY_PROPERTY: record["metrics"].get(ACCURACY),
+        BASELINE_ACCURACY_PROPERTY: record["baseline_metrics"].get(ACCURACY),
+    }
+    for name, value in measured.items():
+        if value is not None:
+            verdict.set_float_custom_property(name, value)
+
+
+def _newest_evaluation(
+    newest: types.Artifact | None, newest_blessing: types.Artifact | None
+) -> Evaluation | None:
+    """The evaluation on the newest span's test images, if there is one.
+
+    Raises:
+        ValueError: there is an evaluation without its blessing, or the reverse.
+    """
+    if (newest is None) != (newest_blessing is None):
+        given = "newest_blessing" if newest is None else "newest"
+        raise ValueError(f"Expected newest and newest_blessing, or neither; received {given} alone.")
+    return None if newest is None else Evaluation(newest.uri)
 
 
 def _serving_criterion(infra_blessing: types.Artifact) -> Criterion:

@@ -123,10 +123,10 @@ def bindings(config: KubeflowConfig) -> pipeline.Bindings:
             pipeline.SPANS_SO_FAR
         )
 
-    def blessed_model(locations: pipeline.Locations) -> BaseNode:
-        return ServedModel(serving=locations.serving).with_id(pipeline.BLESSED_MODEL)
+    def served_model(locations: pipeline.Locations) -> BaseNode:
+        return ServedModel(serving=locations.serving).with_id(pipeline.SERVED_MODEL)
 
-    return pipeline.Bindings(spans_so_far=spans_so_far, blessed_model=blessed_model)
+    return pipeline.Bindings(spans_so_far=spans_so_far, served_model=served_model)
 
 
 def _copies(folder: pathlib.Path) -> dict[int, pathlib.Path]:

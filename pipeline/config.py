@@ -3,7 +3,7 @@
 import dataclasses
 
 from trainer import architecture
-from trainer.byol.config import HeadConfig, OptimizerConfig, PretrainingConfig, ViewConfig
+from trainer.byol.config import WARM_STARTS, HeadConfig, OptimizerConfig, PretrainingConfig, ViewConfig
 from trainer.probe.config import ProbeConfig
 
 CLASSES = 10  # features.LABEL_NAMES holds as many; that module needs NumPy, which the command line does not wait for
@@ -24,6 +24,8 @@ class GateConfig:
             interval of the change lies below minus this: noise does not block, and more than that does not pass.
         minimum_corrupted_accuracy: floor of the mean accuracy over the corruptions of `components/corruptions.py`.
         minimum_worst_corrupted_accuracy: floor of the accuracy under each of them.
+        minimum_label_agreement: share of a new span's training labels with which the served model must agree, at the
+            least: permuted labels show here, whatever the pictures look like.
         minimum_test_images: the test split must hold at least as many; a gate on fewer proves less.
         confidence: of each bound of a paired interval, one-sided.
         robustness_images: test images that are corrupted, a fixed sample.
@@ -36,6 +38,7 @@ class GateConfig:
     maximum_regression: float
     minimum_corrupted_accuracy: float
     minimum_worst_corrupted_accuracy: float
+    minimum_label_agreement: float
     minimum_test_images: int
     confidence: float = 0.95
     robustness_images: int = 2000
@@ -47,6 +50,7 @@ class GateConfig:
             "maximum_regression",
             "minimum_corrupted_accuracy",
             "minimum_worst_corrupted_accuracy",
+            "minimum_label_agreement",
         ):
             _check_share(name, getattr(self, name))
         for floor in self.class_floors:
@@ -111,8 +115,10 @@ class PipelineConfig:
 
     Attributes:
         encoder, pretraining, probe, gate: see their classes.
+        warm_start: what a scheduled retraining starts from, one of `trainer.byol.config.WARM_STARTS`: "never" from
+            random weights, "encoder" from the served encoder, "full" from its heads and target as well.
         keep_versions: pushed versions that stay in the serving folder.
-        allow_anomalies: lets a run go on whose data the AnomalyGate objects to; recorded with the run.
+        allow_anomalies: lets a run go on whose data AnomalyGate or LabelCheck object to; recorded with the run.
         memory_images: the Trainers hold a split of so many images in memory, 3 KB each, and stream a larger one.
         beam: see its class.
     """
@@ -121,10 +127,15 @@ class PipelineConfig:
     pretraining: PretrainingConfig
     probe: ProbeConfig
     gate: GateConfig
+    warm_start: str = "never"
     keep_versions: int = 5
     allow_anomalies: bool = False
     memory_images: int = 500_000
     beam: BeamConfig = BeamConfig()
+
+    def __post_init__(self) -> None:
+        if self.warm_start not in WARM_STARTS:
+            raise ValueError(f"warm_start is one of {', '.join(WARM_STARTS)}; received {self.warm_start!r}.")
 
 
 # 24 pixels instead of 32: three fifths of the work, and more accuracy for the same minutes
@@ -154,6 +165,7 @@ PRESETS: dict[str, PipelineConfig] = {
             maximum_regression=0.005,
             minimum_corrupted_accuracy=0.5,
             minimum_worst_corrupted_accuracy=0.3,
+            minimum_label_agreement=0.5,
             minimum_test_images=2000,
         ),
     ),
@@ -177,6 +189,7 @@ PRESETS: dict[str, PipelineConfig] = {
             maximum_regression=0.01,
             minimum_corrupted_accuracy=0.35,
             minimum_worst_corrupted_accuracy=0.2,
+            minimum_label_agreement=0.3,
             minimum_test_images=10_000,
         ),
     ),
@@ -204,6 +217,7 @@ PRESETS: dict[str, PipelineConfig] = {
             maximum_regression=0.005,
             minimum_corrupted_accuracy=0.55,
             minimum_worst_corrupted_accuracy=0.3,
+            minimum_label_agreement=0.5,
             minimum_test_images=10_000,
         ),
     ),

@@ -300,6 +300,49 @@ def test_a_regression_and_a_failed_serving_check_are_both_told(world, judge, tmp
     assert "serving check: NaN in batches/classify" in record["reason"]
 
 
+def test_the_accuracies_outlive_the_files_in_the_verdicts_properties(world, judge, tmp_path):
+    _, record, verdict = judge()
+    assert verdict.get_string_custom_property("comparison") == record["comparison"]["result"]
+    for name, model in (("accuracy", GOOD), ("baseline_accuracy", NOISE)):
+        expected = world.right[model].mean()
+        assert verdict.get_float_custom_property(name) == pytest.approx(expected, abs=1e-6)
+
+
+def test_without_a_baseline_there_is_no_baseline_accuracy(judge, first):
+    _, _, verdict = judge(evaluation=first[0], evaluation_blessing=first[1])
+    assert verdict.get_string_custom_property("comparison") == verdicts.FIRST
+    assert verdict.has_custom_property("accuracy")
+    assert not verdict.has_custom_property("baseline_accuracy")
+
+
+def test_the_newest_span_is_judged_on_its_own_images(world, judge, tmp_path, first):
+    """The evaluation with the weak cats stands for the newest span's; the other one is good enough."""
+    blessing, record, _ = judge(newest=first[0], newest_blessing=first[1])
+    assert blessing.get_int_custom_property("blessed") == 0
+    assert record["reason"] == (
+        "sparse_categorical_accuracy on label=cat, the newest span's test images is 0.5000, "
+        "below its floor of 0.6000 by 0.1000"
+    )
+    newest = [c["slice"] for c in record["criteria"] if verdicts.NEWEST in c["slice"]]
+    assert verdicts.NEWEST in newest
+    assert set(newest) >= {f"label={name}, {verdicts.NEWEST}" for name in LABEL_NAMES}
+    assert record["newest"]["metrics"]["example_count"] == IMAGES
+    assert record["newest"]["comparison"] == {"result": verdicts.FIRST}
+    text = (tmp_path / "verdict" / verdicts.MARKDOWN_FILE).read_text()
+    assert "On the newest span's test images alone: there is none yet." in text
+    assert f"- {record['reason']}" in text
+
+
+def test_a_newest_span_of_another_model_or_half_told_is_refused(judge, regressed):
+    blessing, record, _ = judge(newest=regressed[0], newest_blessing=regressed[1])
+    assert blessing.get_int_custom_property("blessed") == 0
+    assert "evidence, newest span: " in record["reason"]
+    with pytest.raises(ValueError, match="received newest alone"):
+        judge(newest=regressed[0])
+    with pytest.raises(ValueError, match="received newest_blessing alone"):
+        judge(newest_blessing=regressed[1])
+
+
 def test_evidence_about_another_model_blesses_nothing(world, judge, regressed):
     """A blessing for model A does not bless model B, whichever of the pieces is exchanged."""
     blessing, record, _ = judge(gain_blessing=regressed[1])

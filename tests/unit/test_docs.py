@@ -23,6 +23,7 @@ PROJECT = pathlib.Path(__file__).resolve().parents[2]
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 # Typer brings its own Click in newer releases, so nothing here is compared with Click's classes.
 ROOT: Any = typer.main.get_command(cli.app)
+RETRAIN = ROOT.commands["retrain"]
 # What stands for something else in a usage line, such as DIR or [VERSION]: such a line is not a whole command.
 PLACEHOLDER = re.compile(r"[\[\]|]|\.\.\.|\b[A-Z]{2,}\b|\b[A-Z]\b")
 
@@ -91,6 +92,9 @@ def test_there_are_commands_to_check():
 def test_commands_named_in_pages_exist(page, command):
     found, rest = _named(shlex.split(re.sub(r"[\[\]]", " ", command))[1:])
     options = {option for parameter in found.params for option in parameter.opts} | {"--help"}
+    if found.name == "schedule" and "--install" in options:
+        # What it does not know, it hands on to `byol retrain`.
+        options |= {option for parameter in RETRAIN.params for option in parameter.opts}
     assert {word.split("=")[0] for word in rest if re.match(r"--?[a-z]", word)} <= options
     for before, value in itertools.pairwise(rest):
         if before == "--preset" and not PLACEHOLDER.search(value):
@@ -106,8 +110,9 @@ def test_commands_named_in_pages_exist(page, command):
 def test_whole_commands_are_complete(page, command):
     """A command that can be copied has every argument that it needs, each of the right type."""
     found, rest = _named(shlex.split(command)[1:])
-    with found.make_context(found.name, rest):
-        pass
+    with found.make_context(found.name, rest) as context:
+        if context.args:
+            RETRAIN.make_context("retrain", list(context.args))
 
 
 def test_a_wrong_command_would_be_noticed():
@@ -115,10 +120,14 @@ def test_a_wrong_command_would_be_noticed():
         test_commands_named_in_pages_exist("", "byol walk --root x")
     with pytest.raises(AssertionError):
         test_commands_named_in_pages_exist("", "byol run --presets demo")
+    with pytest.raises(AssertionError):
+        test_commands_named_in_pages_exist("", "byol schedule --cron '0 3 * * *' --windows 4")
     with pytest.raises(ValueError, match="no setting"):
         test_commands_named_in_pages_exist("", "byol run --set gate.minimum=1")
     with pytest.raises(Exception, match="Missing"):
         test_whole_commands_are_complete("", "byol search --in x.npz")
+    with pytest.raises(Exception, match="Missing option '--preset'"):
+        test_whole_commands_are_complete("", "byol schedule --every 60 --data spans --root runs/nightly")
 
 
 def test_the_page_of_settings_is_up_to_date():

@@ -75,6 +75,8 @@ class HeadConfig:
 
 OPTIMIZERS = ("sgd", "adamw", "lars")
 PRECISIONS = ("float32", "mixed_bfloat16")
+# What a pretraining takes over from an earlier one (docs/decisions/0062-warm-start.md).
+WARM_STARTS = ("never", "encoder", "full")
 
 
 @dataclasses.dataclass(frozen=True)

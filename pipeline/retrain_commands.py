@@ -1,0 +1,124 @@
+"""`byol retrain`: one call of scheduled retraining. What has nothing to do ends in a second, without TensorFlow."""
+
+import pathlib
+import signal
+import time
+from typing import Annotated
+
+import typer
+
+from pipeline import arrivals, console, ledger, retraining
+from pipeline.config import PRESETS, PipelineConfig
+from pipeline.ledger import Ledger
+from pipeline.root import Root, RootInUseError
+from trainer import settings
+from trainer.byol.config import WARM_STARTS
+
+PUSHED_OR_NOTHING, FAILED, NOT_PUSHED, INTERRUPTED = 0, 1, 3, 130
+_STATUS = {
+    retraining.NOTHING_NEW: PUSHED_OR_NOTHING,
+    ledger.PUSHED: PUSHED_OR_NOTHING,
+    ledger.NOT_PUSHED: NOT_PUSHED,
+    ledger.FAILED: FAILED,
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the command line."""
+    app.command()(retrain)
+
+
+def retrain(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
+    data: Annotated[
+        pathlib.Path, typer.Option(help="Folder of span-N folders; one counts when it holds `_SUCCESS`.")
+    ],
+    root: Annotated[pathlib.Path, typer.Option(help="Folder of everything that runs leave behind.")],
+    preset: Annotated[
+        str, typer.Option(help=f"What is trained and what it must reach: {', '.join(PRESETS)}.")
+    ],
+    test: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="Folder of the fixed test set; `test` in --data if left out."),
+    ] = None,
+    window: Annotated[int, typer.Option(help="How many of the newest spans are trained on.")] = 4,
+    warm_start: Annotated[
+        str | None,
+        typer.Option(
+            help=f"What a training starts from: {', '.join(WARM_STARTS)}; the preset's if left out."
+        ),
+    ] = None,
+    attempts: Annotated[
+        int, typer.Option(help="How often a failing training is begun before it waits for a new span.")
+    ] = 3,
+    accept: Annotated[
+        list[int] | None,
+        typer.Option(help="A span to let through whose data was refused; recorded. Repeat for more."),
+    ] = None,
+    exclude: Annotated[
+        list[int] | None, typer.Option(help="A span never to train on again. Repeat for more.")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Change one setting of the preset; repeat for more."
+        ),
+    ] = None,
+) -> None:
+    """Train on what has arrived since the last call, and push it if it is better proven than what is served.
+
+    Safe to call at any time: without new spans it does nothing, one works at a time, a killed one is taken up again.
+
+    Exit status: 0 pushed, nothing new, or another one at work; 1 failed; 2 wrong arguments; 3 refused by a gate.
+    """
+    try:
+        request = retraining.Request(
+            data=data,
+            test=test or data / arrivals.TEST_FOLDER,
+            root=Root(root.absolute()),
+            preset=preset,
+            config=_config(preset, assignments or [], warm_start),
+            window=window,
+            attempts=attempts,
+            accept=tuple(accept or ()),
+            exclude=tuple(exclude or ()),
+        )
+        idle = not request.exclude and not retraining.has_work(request, Ledger.load(request.root.ledger))
+    except ValueError as error:
+        console.stop(str(error))
+    if idle:
+        typer.echo(f"Nothing new in {data}.")
+        return
+    outcome = _work(request)
+    if outcome.kind == ledger.PUSHED:
+        typer.echo(f"Pushed version {outcome.version}, accuracy {outcome.accuracy:.2%}.")
+    elif outcome.kind != retraining.NOTHING_NEW:
+        words = "Failed" if outcome.kind == ledger.FAILED else "Not pushed"
+        console.stop(f"{words}: {outcome.reason.rstrip('.')}.", _STATUS[outcome.kind])
+
+
+def _work(request: retraining.Request) -> retraining.Outcome:
+    place = request.root
+    try:
+        place.prepare()
+        with place.locked():
+            retraining.check_test_set(request)
+            log_file = place.logs / f"{time.strftime('%Y%m%dT%H%M%S')}.log"
+            with console.quiet(log_file) as person:
+                person.print(f"Preset {request.preset}. Full log: {log_file}", highlight=False)
+                return retraining.retrain(request, person)
+    except RootInUseError as error:
+        typer.echo(f"Nothing done: {error}")
+        raise typer.Exit(PUSHED_OR_NOTHING) from error
+    except (ValueError, OSError) as error:
+        console.stop(str(error))
+    except KeyboardInterrupt:
+        # Only clearing up is left: a second Ctrl-C ends the process at once, and silently.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        console.stop("Interrupted. The same command goes on from where it was.", INTERRUPTED)
+
+
+def _config(preset: str, assignments: list[str], warm_start: str | None) -> PipelineConfig:
+    if preset not in PRESETS:
+        raise ValueError(f"There is no preset {preset!r}. Known: {', '.join(PRESETS)}.")
+    chosen = [] if warm_start is None else [f"warm_start={warm_start}"]
+    return settings.override(PRESETS[preset], [*assignments, *chosen])
