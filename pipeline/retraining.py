@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -115,8 +116,22 @@ def check_test_set(request: Request) -> None:
         )
 
 
-def retrain(request: Request, console: Console) -> Outcome:
+def spans_left(request: Request) -> int:
+    """How many complete spans were not looked at yet, or not trained on.
+
+    Raises:
+        ValueError: as `arrivals.complete_spans`, or the ledger is none.
+    """
+    known = Ledger.load(request.root.ledger)
+    return len({*waiting(request, known), *known.unheard()})
+
+
+def retrain(
+    request: Request, console: Console, training_begins: Callable[[str], None] = lambda _: None
+) -> Outcome:
     """Does all the work there is; the caller holds the root's lock.
+
+    `training_begins` is told, in words, of each training before it.
 
     Every decision is in the ledger before it is acted on and after, so that the next call goes on from where a killed
     one was: an unfinished training is finished first, with the window, baseline and parent that it was begun with.
@@ -138,6 +153,7 @@ def retrain(request: Request, console: Console) -> Outcome:
                 training = _plan(request, known, console)
             if training is None:
                 break
+            training_begins(f"spans {', '.join(map(str, training.window))}")
             outcome = _train(request, known, training, console)
             if outcome.kind == ledger.FAILED:
                 break
