@@ -117,8 +117,8 @@ class Bindings:
         window: makes the node whose output `examples` is trained on; None trains on what this run reads, alone.
         warm_start: makes the node whose output `model` is the Pretrainer's from which the encoder starts; None for a
             start from random weights.
-        kept_networks: makes the node that keeps the pretrained networks of what was pushed, from the Pretrainer's `model`
-            and the Pusher's `pushed_model`; None where the metadata store leads back to them.
+        kept_networks: makes the node that keeps the pretrained networks of what was pushed, from the Pretrainer's
+            `model` and the Pusher's `pushed_model`; None where the metadata store leads back to them.
     """
 
     spans_so_far: Callable[[Cifar10ExampleGen, Locations], BaseNode]
