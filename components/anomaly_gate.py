@@ -116,7 +116,7 @@ class AnomalyGate(base_component.BaseComponent):
         earlier_examples: Examples of other spans. The latest before this run's is compared for drift, each before
             it for duplicates. Without it, or on a first span, a fault that gives every image plausible figures
             (swapped channels, permuted labels) cannot be seen.
-        fixed_test: Examples of a test set that stays the same from span to span: none of its images may be in this span.
+        fixed_test: Examples of a test set that stays the same from span to span; training on its images is an error.
         allow_anomalies: true lets the run go on; findings and the permission are recorded in the output.
         limits: where a finding becomes an error.
 

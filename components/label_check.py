@@ -1,7 +1,7 @@
 """LabelCheck: a span whose labels the served model does not recognise stops before it is trained on.
 
-Permuted labels change neither the labels' distribution nor the pictures', so the AnomalyGate sees them only where classes
-differ in brightness, contrast or colour. A model that is served knows the classes by what they show.
+Permuted labels change neither the labels' distribution nor the pictures', so the AnomalyGate sees them only where
+classes differ in brightness, contrast or colour. A model that is served knows the classes by what they show.
 """
 
 import json

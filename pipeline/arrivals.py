@@ -29,7 +29,7 @@ def complete_spans(folder: pathlib.Path) -> dict[int, str]:
 
 
 def fingerprint(span: pathlib.Path) -> str:
-    """Hex digest of a span's file names, sizes and times of change: it tells without reading that a span was repaired."""
+    """Hex digest of a span's file names, sizes and times of change: another one means another delivery."""
     digest = hashlib.sha256()
     for path in sorted(span.rglob("*.bin")):
         status = path.stat()

@@ -126,7 +126,7 @@ def _number(locations: pipeline.Locations) -> int:
 def _spans_so_far(
     example_gen: Cifar10ExampleGen, span: int, spans: tuple[int, ...] | None
 ) -> tfx.dsl.Resolver:
-    """This run's span and those before it, so it is never empty: TFX skips what depends on an empty resolver, silently."""
+    """This run's span and others, never nothing: TFX skips what depends on an empty resolver, silently."""
     if spans is not None:
         chosen = sorted({*spans, span})
         return _examples(example_gen, NewestOfSpans, {"spans": chosen}, pipeline.SPANS_SO_FAR)

@@ -97,8 +97,8 @@ class Ledger:
             return cls(path)
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
-                f"{path} is not a ledger of `byol retrain`: {error}. Restore it from a backup, or move it away to begin "
-                "with all spans anew."
+                f"{path} is not a ledger of `byol retrain`: {error}. Restore it from a backup, or move it away to "
+                "begin with all spans anew."
             ) from error
 
     def save(self) -> None:

@@ -102,7 +102,7 @@ def _inputs_of_maker(store: mlmd.MetadataStore, artifact: int, key: str) -> list
 
 def _foreign(version: pathlib.Path) -> str:
     return (
-        f"The served version at {version} was not made in this root, or its record or artifacts are gone, so a new model "
-        "could not be compared with it. Expected a version that this root pushed: take another --root, or move that "
-        "folder away to begin without a served model."
+        f"The served version at {version} was not made in this root, or its record or artifacts are gone, so a new "
+        "model could not be compared with it. Expected a version that this root pushed: take another --root, or move "
+        "that folder away to begin without a served model."
     )

@@ -69,7 +69,7 @@ def retrain(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
 ) -> None:
     """Train on what has arrived since the last call, and push it if it is better proven than what is served.
 
-    Safe to call at any time: it does nothing without new spans, one works at a time, and a killed one is taken up again.
+    Safe to call at any time: without new spans it does nothing, one works at a time, a killed one is taken up again.
 
     Exit status: 0 pushed, nothing new, or another one at work; 1 failed; 2 wrong arguments; 3 refused by a gate.
     """
@@ -102,7 +102,7 @@ def retrain(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
         typer.echo(f"Pushed version {outcome.version}, accuracy {outcome.accuracy:.2%}.")
     elif outcome.kind != retraining.NOTHING_NEW:
         words = "Failed" if outcome.kind == ledger.FAILED else "Not pushed"
-        console.stop(f"{words}: {outcome.reason}.", notices.STATUS[outcome.kind])
+        console.stop(f"{words}: {outcome.reason.rstrip('.')}.", notices.STATUS[outcome.kind])
 
 
 def _work(request: retraining.Request, told: notices.Notices) -> retraining.Outcome:

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -13,6 +14,9 @@ from pipeline.config import PipelineConfig
 from pipeline.console import NodeFailedError
 from pipeline.ledger import Ledger, Training
 from pipeline.root import Records, Root
+
+if TYPE_CHECKING:
+    from pipeline.parentage import Parentage
 
 NOTHING_NEW = "nothing new"
 
@@ -176,7 +180,7 @@ def _look_at_new(request: Request, known: Ledger, console: Console) -> Outcome |
         known.mark(number, state, fingerprint, reason, compared)
         if state != ledger.ACCEPTED:
             console.print(f"Span {number}: {state}. {reason}", highlight=False, markup=False, soft_wrap=True)
-            reasons.append(f"span {number} was not taken: {reason}")
+            reasons.append(f"span {number} was not taken ({state}): {reason.rstrip('.')}")
     return Outcome(ledger.NOT_PUSHED, "; ".join(reasons), tuple(looked_at)) if reasons else None
 
 
@@ -318,7 +322,7 @@ def _records(request: Request, number: int) -> Records:
     return Records(folder.absolute(), number, request.test.absolute())
 
 
-def _parentage(root: Root):
+def _parentage(root: Root) -> "Parentage | None":
     from pipeline import parentage
 
     return parentage.of_served(root.serving, root.metadata)

@@ -45,6 +45,6 @@ def test_what_is_untrained_and_what_nobody_began(known):
 def test_another_file_is_refused_and_left_alone(known, content):
     known.path.parent.mkdir()
     known.path.write_text(content)
-    with pytest.raises(ValueError, match="is not a ledger of `byol retrain`.*move it away"):
+    with pytest.raises(ValueError, match=r"is not a ledger of `byol retrain`.*move it away"):
         Ledger.load(known.path)
     assert known.path.read_text() == content

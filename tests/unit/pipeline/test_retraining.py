@@ -4,6 +4,7 @@ The pipeline is a stand-in that answers as the real one does (tests/e2e/test_ret
 the ledger and every decision are real.
 """
 
+import contextlib
 import random
 import shutil
 
@@ -51,7 +52,8 @@ class World:
     def __init__(self, folder, monkeypatch):
         self.folder, self.root = folder, Root(folder / "root")
         self.poisoned, self.worse, self.broken = set(), set(), set()
-        self.pushed, self.began, self.stored, self.compared = [], [], set(), {}
+        self.pushed, self.began, self.compared = [], [], {}
+        self.stored: set[int] = set()
         self.restored = None
         self.kill = lambda: None
         self.rng = np.random.default_rng(0)
@@ -302,43 +304,43 @@ def test_the_fixed_test_set_is_checked(world):
         retraining.check_test_set(world.request(test=world.folder / "nowhere"))
 
 
+def _kinds_of_weeks(rng):
+    kinds = dict.fromkeys(range(1, 53), "honest")
+    for kind, count in {"none": 3, "late": 4, "damaged": 3, "empty": 2, "poisoned": 4, "worse": 5}.items():
+        for week in rng.sample([w for w, k in kinds.items() if k == "honest" and w < 52], count):
+            kinds[week] = kind
+    return kinds
+
+
+def _deliver(world, week, kind):
+    """What comes in a week; a late span comes in the next."""
+    if kind in ("none", "late"):
+        return
+    path = world.deliver(week, **({"train": 0, "test": 0} if kind == "empty" else {}))
+    if kind == "damaged":
+        (path / "data_batch_1.bin").write_bytes(b"x" * 100)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_a_year_of_weekly_spans(world, seed):
-    """52 weeks: no data, late, damaged, empty and poisoned spans, bad models, and a machine that goes off at any moment.
+    """52 weeks: no data, late, damaged, empty and poisoned spans, bad models, a machine that goes off at any moment.
 
     No honest span is lost or new twice, nothing that was refused is trained on, and what is served is the last honest
     model.
     """
-    rng = random.Random(seed)
-    kinds = {week: "honest" for week in range(1, 53)}
-    for kind, count in {"none": 3, "late": 4, "damaged": 3, "empty": 2, "poisoned": 4, "worse": 5}.items():
-        for week in rng.sample([w for w, k in kinds.items() if k == "honest"], count):
-            kinds[week] = kind
+    rng = random.Random(seed)  # noqa: S311
+    kinds = _kinds_of_weeks(rng)
     world.poisoned = {week for week, kind in kinds.items() if kind == "poisoned"}
     world.worse = {week for week, kind in kinds.items() if kind == "worse"}
-
-    def maybe_off():
-        if rng.random() < 0.15:
-            raise Killed
-
-    world.kill = maybe_off
-    late: list[int] = []
+    world.kill = lambda: (_ for _ in ()).throw(Killed) if rng.random() < 0.15 else None
     for week, kind in kinds.items():
-        for number in late:
-            world.deliver(number)
-        late = [week] if kind == "late" else []
-        if kind not in ("none", "late"):
-            path = world.deliver(week, **({"train": 0, "test": 0} if kind == "empty" else {}))
-            if kind == "damaged":
-                (path / "data_batch_1.bin").write_bytes(b"x" * 100)
+        if kinds.get(week - 1) == "late":
+            world.deliver(week - 1)
+        _deliver(world, week, kind)
         for _ in range(rng.randint(1, 3)):
-            try:
+            with contextlib.suppress(Killed):
                 world.call()
-            except Killed:
-                continue
     world.kill = lambda: None
-    for number in late:
-        world.deliver(number)
     while world.call().kind != retraining.NOTHING_NEW:
         pass
 
