@@ -3,7 +3,8 @@
 import pathlib
 import signal
 import time
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -103,6 +104,20 @@ def retrain(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
     elif outcome.kind != retraining.NOTHING_NEW:
         words = "Failed" if outcome.kind == ledger.FAILED else "Not pushed"
         console.stop(f"{words}: {outcome.reason.rstrip('.')}.", notices.STATUS[outcome.kind])
+
+
+def check(options: Mapping[str, Any]) -> None:
+    """Checks what a parser of the command line cannot; for a schedule, which is made long before the first run.
+
+    Args:
+        options: the values of `retrain`'s arguments, by name.
+
+    Raises:
+        ValueError: a preset, a setting, a hook or the file of metrics that can never be used.
+    """
+    _config(options["preset"], options["assignments"] or [], options["warm_start"])
+    hook_config = hooks.HookConfig(*(options[f"on_{kind}"] for kind in hooks.KINDS))
+    notices.Notices(Root(options["root"]), hook_config, options["metrics"])
 
 
 def _work(request: retraining.Request, told: notices.Notices) -> retraining.Outcome:
