@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline import console, hooks, ledger
+from pipeline import console, ledger
 from pipeline.config import PRESETS, PipelineConfig
 from pipeline.ledger import Ledger
 from pipeline.root import Root, RootInUseError
@@ -77,7 +77,7 @@ def retrain(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
 
     Exit status: 0 pushed, nothing new, or another one at work; 1 failed; 2 wrong arguments; 3 refused by a gate.
     """
-    from pipeline import arrivals, notices, retraining
+    from pipeline import arrivals, hooks, notices, retraining
 
     try:
         request = retraining.Request(
@@ -120,7 +120,7 @@ def check(options: Mapping[str, Any]) -> None:
     Raises:
         ValueError: a preset, a setting, a hook or the file of metrics that can never be used.
     """
-    from pipeline import notices
+    from pipeline import hooks, notices
 
     _config(options["preset"], options["assignments"] or [], options["warm_start"])
     hook_config = hooks.HookConfig(*(options[f"on_{kind}"] for kind in hooks.KINDS))

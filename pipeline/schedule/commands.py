@@ -2,7 +2,6 @@
 
 import enum
 import pathlib
-import zoneinfo
 from typing import Annotated
 
 import typer
@@ -82,6 +81,8 @@ def _when(cron: str, every: int, timezone: str) -> When:
     if timezone:
         if every:
             raise ValueError(f"--every counts seconds and has no --timezone; received {timezone!r}.")
+        import zoneinfo
+
         try:
             zoneinfo.ZoneInfo(timezone)
         except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
