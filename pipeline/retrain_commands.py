@@ -55,6 +55,12 @@ def retrain(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
     exclude: Annotated[
         list[int] | None, typer.Option(help="A span never to train on again. Repeat for more.")
     ] = None,
+    keep_runs: Annotated[
+        int, typer.Option(help="How many of the newest runs keep their files; what is served stays anyway.")
+    ] = 3,
+    keep_spans: Annotated[
+        int, typer.Option(help="Of how many of the newest spans Examples stay to be compared with.")
+    ] = 8,
     assignments: Annotated[
         list[str] | None,
         typer.Option(
@@ -90,6 +96,8 @@ def retrain(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
             attempts=attempts,
             accept=tuple(accept or ()),
             exclude=tuple(exclude or ()),
+            keep_runs=keep_runs,
+            keep_spans=keep_spans,
         )
         idle = not request.exclude and not retraining.has_work(request, Ledger.load(request.root.ledger))
         told = notices.Notices(request.root, hooks.HookConfig(on_pushed, on_refused, on_failed), metrics)
@@ -106,6 +114,8 @@ def retrain(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
         told.deliver()
     if outcome.kind == ledger.PUSHED:
         typer.echo(f"Pushed version {outcome.version}, accuracy {outcome.accuracy:.2%}.")
+        if outcome.reason:
+            typer.echo(f"Not taken: {outcome.reason.rstrip('.')}.", err=True)
     elif outcome.kind != retraining.NOTHING_NEW:
         words = "Failed" if outcome.kind == ledger.FAILED else "Not pushed"
         console.stop(f"{words}: {outcome.reason.rstrip('.')}.", notices.STATUS[outcome.kind])
