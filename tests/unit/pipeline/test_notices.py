@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import signal
 import sys
 
 import pytest
@@ -24,6 +25,8 @@ def call(tmp_path, monkeypatch):
     hook = tmp_path / "hook.py"
     hook.write_text(f"import sys\nopen({str(tmp_path / 'told')!r}, 'a').write(sys.stdin.read() + '\\n')\n")
     monkeypatch.setattr(retraining, "check_test_set", lambda request: None)
+    # An interrupted command lets a second Ctrl-C end the process.
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
 
     def invoke(work=None, *more):
         monkeypatch.setattr(retraining, "retrain", work)
