@@ -114,16 +114,21 @@ def test_the_ledgers_decisions_are_told_with_the_runs(root):
         reason="disk full",
         started=str(runs[3].started),
     )
+    small_root.fail_by_hand(root, str(runs[4].run_id), "Evaluator")
+    again = Training([2, 3], [3], "never", None, None, None, reason="no memory", started=str(runs[4].started))
     later = Training([6], [6], "never", None, None, None, started="2999-01-01T00:00:00+00:00")
     spans = {
         2: SpanRecord("accepted", "", "f", "2026-01-01T00:00:00+00:00"),
         4: SpanRecord("refused", "labels were permuted", "f", "2026-01-02T00:00:00+00:00"),
         5: SpanRecord("too old", "4 newer spans fill the window", "f", "2026-01-03T00:00:00+00:00"),
     }
-    Ledger(root.ledger, spans, [decided, given_up, later]).save()
+    Ledger(root.ledger, spans, [decided, given_up, again, later]).save()
     told = history.history(root)
     assert len(told.runs) == len(runs) + 2
     assert told.runs[2].retraining == decided
+    attempt = next(run for run in told.runs if run.run_id == runs[4].run_id)
+    assert (attempt.retraining, attempt.outcome, attempt.failed_node) == (again, "failed", "Evaluator")
+    assert attempt.reason == "no memory"
     assert told.runs[-1].outcome == "unfinished"
     assert ("failed", "disk full") in [(run.outcome, run.reason) for run in told.runs if run.run_id is None]
     refused = next(run for run in told.runs if run.outcome == "data refused")
