@@ -15,6 +15,7 @@ from components import serving_folder
 from pipeline import cli, history, history_plot, ledger, lineage, prune, store_graph
 from pipeline.ledger import Ledger, SpanRecord, Training
 from pipeline.prune import PrunePolicy
+from pipeline.report import write
 from pipeline.root import Root
 from pipeline.store_graph import StoreGraph
 from tests.component import small_root
@@ -402,6 +403,15 @@ def test_reports_logs_and_checkpoints_of_old_runs_go_and_summaries_stay(root):
     # The two that pushed a version, the newest that trained, and the newest that did not come that far.
     assert kept == sorted(root.summary(graph.runs[place].id).parent.name for place in (0, 1, 4, 5))
     assert len(list(root.path.glob("runs/*/summary.json"))) == len(graph.runs)
+
+
+def test_a_report_of_a_pruned_run_is_refused_with_where_its_numbers_are(root):
+    run = StoreGraph(root.metadata).runs[2]
+    root.summary(run.id).parent.mkdir(parents=True)
+    root.summary(run.id).write_text(json.dumps({"run_id": run.id}))
+    prune.prune(root, OLD_AND_NEW)
+    with pytest.raises(ValueError, match=r"Evaluator.* were pruned.*numbers are in .*summary\.json"):
+        write.write_report(root, run.id)
 
 
 def test_old_logs_and_stale_checkpoints_go(root):
