@@ -58,7 +58,12 @@ class ViewConfig:
 
 @dataclasses.dataclass(frozen=True)
 class HeadConfig:
-    """Sizes of projector and predictor (paper, section 3.3: 4096 hidden, 256 out)."""
+    """Sizes of projector and predictor (paper, section 3.3: 4096 hidden, 256 out).
+
+    Attributes:
+        hidden_dim: width of their hidden layer.
+        output_dim: length of a projection and of a prediction.
+    """
 
     hidden_dim: int = 4096
     output_dim: int = 256
