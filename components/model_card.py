@@ -8,21 +8,28 @@ import dataclasses
 import html
 import json
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
-from tfx.types import artifact_utils, standard_artifacts
+from tfx.types import standard_artifacts
 
-from components import features, robustness
+from components import data_digest, features, gate_statistics, robustness
 from components import verdict as verdicts
 from components.serving_folder import CARD_HTML_FILE, CARD_MARKDOWN_FILE
 
-_STYLE = (
-    "body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
-    "td,th{padding:.2em .8em;text-align:left;border-bottom:1px solid #ccc}"
-)
+_STYLE = """
+:root{color-scheme:light dark}
+body{font:16px/1.55 system-ui,sans-serif;max-width:62em;margin:2em auto;padding:0 1em}
+h1{margin-bottom:.3em}h2{margin:2em 0 .4em;font-size:1.25em}
+.table{overflow-x:auto}table{border-collapse:collapse;font-size:.9em;font-variant-numeric:tabular-nums}
+td,th{padding:.25em .8em;text-align:left;vertical-align:top;border-bottom:1px solid #8885}
+th{border-bottom:2px solid #888a}tr.missed td{background:#e0404030}
+td:first-child{white-space:nowrap}code{font-size:.95em}summary{cursor:pointer}
+"""
+_MISSED = "missed"
 _DATA_PROPERTIES = ("span", "input_fingerprint", "version")
 
 INTENDED_USE = (
@@ -44,14 +51,16 @@ class Section:
 
     Attributes:
         title: its heading.
-        paragraphs: of plain text, before the table.
+        paragraphs: of plain text, before the table; `such` words are code.
         header, rows: of the table; none if the header is empty.
+        folded: whether the HTML page shows the table only when asked.
     """
 
     title: str
     paragraphs: Sequence[str] = ()
     header: Sequence[str] = ()
     rows: Sequence[Sequence[str]] = ()
+    folded: bool = False
 
 
 @component
@@ -90,11 +99,16 @@ def ModelCard(  # noqa: N802 - the name is the component's
 
 
 def data_facts(examples: Any) -> dict[str, str]:
-    """What ML Metadata knows of the Examples: splits, span, fingerprint."""
-    found = {"splits": ", ".join(artifact_utils.decode_split_names(examples.split_names))}
-    for name in _DATA_PROPERTIES:
-        if examples.has_custom_property(name):
-            found[name] = str(examples.get_custom_property(name))
+    """What is known of the Examples: span and fingerprint by ML Metadata, rows and digest of each split by content."""
+    found = {
+        name: str(examples.get_custom_property(name))
+        for name in _DATA_PROPERTIES
+        if examples.has_custom_property(name)
+    }
+    for split, content in data_digest.of_examples(examples).items():
+        found[f"split {split}"] = (
+            f"{content['rows']} images, SHA-256 of their content hashes {content['sha256']}"
+        )
     return found
 
 
@@ -115,17 +129,18 @@ def compose(
         Section("Limits", LIMITS),
         Section("Data", [], ("", "value"), [*data.items(), ("label names", ", ".join(features.LABEL_NAMES))]),
         Section("Method", [_method(settings), f"Digest of the source code: {code_digest}."]),
-        Section(
-            "Settings",
-            ["Of pretraining, encoder and probe."],
-            ("setting", "value"),
-            _flat(_trained(settings)),
-        ),
         _metrics(verdict),
         _slices(verdict),
         _confusion(verdict),
         _corrupted(verdict),
         _criteria(verdict),
+        Section(
+            "Settings",
+            ["Of pretraining, encoder and probe."],
+            ("setting", "value"),
+            _flat(_trained(settings)),
+            folded=True,
+        ),
     ]
 
 
@@ -148,11 +163,12 @@ def to_html(sections: Sequence[Section]) -> str:
     parts = []
     for level, section in zip([1, *[2] * len(sections)], sections, strict=False):
         parts.append(f"<h{level}>{html.escape(section.title)}</h{level}>")
-        parts += [f"<p>{html.escape(paragraph)}</p>" for paragraph in section.paragraphs]
+        parts += [f"<p>{_html_text(paragraph)}</p>" for paragraph in section.paragraphs]
         if section.header:
-            parts.append(f"<table>{_row('th', section.header)}")
-            parts += [_row("td", row) for row in section.rows]
-            parts.append("</table>")
+            rows = "\n".join([_row("th", section.header), *(_row("td", row) for row in section.rows)])
+            table = f'<div class="table"><table>\n{rows}\n</table></div>'
+            shown = f"{len(section.rows)} rows"
+            parts.append(f"<details><summary>{shown}</summary>{table}</details>" if section.folded else table)
     head = f'<meta charset="utf-8"><title>{html.escape(sections[0].title)}</title><style>{_STYLE}</style>'
     return (
         f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n'
@@ -177,8 +193,8 @@ def _method(settings: Mapping[str, Any]) -> str:
         "BYOL (arXiv 2006.07733): an online network learns to predict a slowly moving average of itself on another "
         f"view of the same image, here for {pretraining['epochs']} epochs of the training split in batches of "
         f"{pretraining['batch_size']}, seed {pretraining['seed']}. Labels are used afterwards, for the linear probe on "
-        "frozen features alone; its learning rate is chosen on held-out training images. The test split is read once, "
-        "by the evaluation."
+        "frozen features alone; its learning rate is chosen on held-out training images. The test split is read by the "
+        "evaluation alone."
     )
 
 
@@ -187,14 +203,35 @@ def _trained(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _metrics(verdict: Mapping[str, Any]) -> Section:
+    metrics = verdict["metrics"]
     rows = [
-        (name, _text(value), _text(verdict["baseline_metrics"].get(name)))
-        for name, value in verdict["metrics"].items()
-        if not name.endswith("_diff")
+        (name, _text(value), _interval(name, value, metrics), _text(verdict["baseline_metrics"].get(name)))
+        for name, value in metrics.items()
+        if not name.endswith("_diff") and name != "accuracy_interval"
     ]
-    comparison = verdicts.comparison_sentence(verdict["comparison"])
-    words = f"Over every test image; the interval is Wilson's, 95%. Against the blessed model before: {comparison}."
-    return Section("Metrics", [words], ("metric", "value", "blessed model before"), rows)
+    served = verdicts.comparison_sentence(verdict["comparison"])
+    control = verdicts.comparison_sentence(verdict["control"])
+    words = [
+        "Over every test image; intervals are Wilson's, 95%.",
+        f"Against {verdicts.SERVED} when this one was judged: {served}.",
+        f"Against the same classifier on an untrained encoder: {control}.",
+    ]
+    if verdict["newest"]:
+        newest = verdict["newest"]["metrics"]
+        low, high = newest["accuracy_interval"]
+        words.append(
+            f"On {verdicts.NEWEST} alone: right on {newest[verdicts.ACCURACY]:.2%} of "
+            f"{newest[verdicts.EXAMPLE_COUNT]:.0f} (95% interval {low:.2%} to {high:.2%})."
+        )
+    return Section("Metrics", words, ("metric", "value", "95% interval", verdicts.SERVED), rows)
+
+
+def _interval(name: str, value: float | None, metrics: Mapping[str, Any]) -> str:
+    """The interval of a share of the test images; what is a mean over them has none here."""
+    if value is None or not name.endswith("accuracy"):
+        return ""
+    count = metrics[verdicts.EXAMPLE_COUNT]
+    return _text(gate_statistics.accuracy_interval(round(value * count), count))
 
 
 def _slices(verdict: Mapping[str, Any]) -> Section:
@@ -226,8 +263,15 @@ def _corrupted(verdict: Mapping[str, Any]) -> Section:
     words = (
         f"Accuracy on {report['images']} test images under corruptions of severity {report['severity']} of 5."
     )
-    rows = [(name, _text(value)) for name, value in report["accuracy"].items()]
-    return Section("Robustness", [words], ("corruption", "accuracy"), rows)
+    rows = [
+        (
+            name,
+            _text(value),
+            _text(gate_statistics.accuracy_interval(round(value * report["images"]), report["images"])),
+        )
+        for name, value in report["accuracy"].items()
+    ]
+    return Section("Robustness", [words], ("corruption", "accuracy", "95% interval"), rows)
 
 
 def _criteria(verdict: Mapping[str, Any]) -> Section:
@@ -236,12 +280,15 @@ def _criteria(verdict: Mapping[str, Any]) -> Section:
             c["metric"],
             c["slice"],
             *(_text(c[key]) for key in ("threshold", "value", "baseline")),
-            "met" if c["passed"] else "missed",
+            "met" if c["passed"] else _MISSED,
         )
         for c in verdict["criteria"]
     ]
-    header = ("metric", "images", "threshold", "value", "baseline", "")
-    return Section("Gate", [], header, rows)
+    words = (
+        "What was asked. The baseline of a change is the other model's accuracy; that of a corruption, the accuracy on "
+        "the same images as they are."
+    )
+    return Section("Gate", [words], ("metric", "images", "threshold", "value", "baseline", ""), rows)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -264,5 +311,10 @@ def _escaped_cell(cell: str) -> str:
     return cell.replace("|", "\\|").replace("\n", " ")
 
 
+def _html_text(text: str) -> str:
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(text))
+
+
 def _row(tag: str, cells: Sequence[str]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+    start = '<tr class="missed">' if cells[-1] == _MISSED else "<tr>"
+    return start + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"

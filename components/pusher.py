@@ -24,7 +24,7 @@ from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
 from tfx.utils import io_utils, json_utils, proto_utils
 
-from components import serving_folder
+from components import data_digest, serving_folder
 
 MODEL_DIGEST_PROPERTY = "model_digest"
 CURRENT_MODEL_PROPERTY = "current_model"
@@ -153,6 +153,10 @@ class Executor(stock_executor.Executor):
         lineage: dict[str, Any] = {"inputs": inputs}
         if self._context is not None:
             lineage["run_id"] = self._context.pipeline_run_id
+        if input_dict.get(_EXAMPLES):
+            lineage["data"] = data_digest.of_examples(
+                artifact_utils.get_single_instance(input_dict[_EXAMPLES])
+            )
         if input_dict.get(_EVALUATION):
             lineage |= _evaluated(artifact_utils.get_single_uri(input_dict[_EVALUATION]))
         return lineage
@@ -188,7 +192,7 @@ class Pusher(stock_component.Pusher):
             push_destination: the folder that TensorFlow Serving watches: `filesystem.base_directory`, local.
             infra_blessing: `InfraBlessing` of that model, honoured if given.
             evaluation: `ModelEvaluation`, for the metrics and thresholds in `serving.json`.
-            examples: `Examples`, for the spans and fingerprints in `serving.json`.
+            examples: `Examples`, for the spans and the digests of the data in `serving.json`.
             card: `ModelEvaluation` with the model card of that model, published beside it.
             settings: how to push.
 

@@ -26,6 +26,7 @@ from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
 from components import features, serving_folder, serving_requests
+from components.serving_limits import ServingLimits
 
 REFERENCE_FILE = "serving_reference.npz"
 REPORT_FILE = "report.json"
@@ -39,41 +40,13 @@ _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR")
 _LOG_TAIL = 2000  # characters of a dead process's output that its report keeps
 
 
-@dataclasses.dataclass(frozen=True)
-class ServingLimits:
-    """What a served model may take. The defaults tell a broken model from a sound one on any machine.
-
-    Attributes:
-        tolerance: the largest difference between numbers that have to be equal, relative to the largest of
-            them where that is above 1.
-        max_p50_ms: the median latency of a request of one image, on the CPU, one request after the other.
-        max_p99_ms: the same at the 99th percentile.
-        max_memory_mb: the resident memory of the whole process, TensorFlow included, in MiB.
-        max_hostile_growth_mb: by how much refusing one bad image may raise it. A PNG of 20,000 x 20,000
-            pixels decodes to 1,144 MiB.
-        timeout_seconds: for all checks together.
-    """
-
-    tolerance: float = 1e-5
-    max_p50_ms: float = 1000.0
-    max_p99_ms: float = 5000.0
-    max_memory_mb: float = 4096.0
-    max_hostile_growth_mb: float = 256.0
-    timeout_seconds: float = 600.0
-
-    def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
-            if not value > 0:
-                raise ValueError(f"Expected a {name} above 0, received {value}.")
-
-
 @component
 def ServingCheck(  # noqa: N802 - the name is the component's
     model: InputArtifact[standard_artifacts.Model],
     blessing: OutputArtifact[standard_artifacts.InfraBlessing],
     model_run: InputArtifact[standard_artifacts.ModelRun] = None,
     limits: Parameter[str] = "{}",
-    code_digest: Parameter[str] = "",
+    source_digest: Parameter[str] = "",
 ) -> None:
     """Sends real requests to the exported model, and blesses it for a server if all are answered well.
 
@@ -84,12 +57,12 @@ def ServingCheck(  # noqa: N802 - the name is the component's
             compares; and the folder `report.json`.
         model_run: where the trainer left `serving_reference.npz`, if the served numbers shall equal its own.
         limits: `ServingLimits` as JSON; what is left out has its default.
-        code_digest: of this component's source files: part of the cache key, and nothing else.
+        source_digest: of this component's source files: part of the cache key, and nothing else.
 
     Raises:
         ValueError: an unknown limit.
     """
-    del code_digest
+    del source_digest
     saved_model = pathlib.Path(path_utils.serving_model_path(model.uri))
     reference = None if model_run is None else pathlib.Path(model_run.uri) / REFERENCE_FILE
     report = check_model(saved_model, reference, parse_limits(limits))
@@ -101,6 +74,7 @@ def ServingCheck(  # noqa: N802 - the name is the component's
     blessing.set_string_custom_property("reason", report["reason"])
     blessing.set_string_custom_property("model_digest", report["model_digest"])
     blessing.set_string_custom_property("current_model", model.uri)
+    blessing.set_int_custom_property("current_model_id", int(model.id))
     if report["passed"]:
         logging.info("The model at %s passed the serving check.", model.uri)
     else:

@@ -33,8 +33,9 @@ ACCURACY = "sparse_categorical_accuracy"
 EXAMPLE_COUNT = "example_count"
 OVERALL = "all test images"
 NEWEST = "the newest span's test images"
+SERVED = "the served model"
 ACCURACY_PROPERTY, BASELINE_ACCURACY_PROPERTY = "accuracy", "baseline_accuracy"
-COMPARISON_PROPERTY = "comparison"
+COMPARISON_PROPERTY, CRITERIA_PROPERTY = "comparison", "criteria"
 FIRST, BETTER, WORSE, EQUAL = "no baseline", "better", "worse", "no measurable difference"
 _FLOOR, _CHANGE = "floor", "floor of the change"
 _DIFFERENCE = "_diff"  # TFMA's ending of a metric's difference to the baseline
@@ -91,31 +92,34 @@ def Verdict(  # noqa: N802, PLR0913, PLR0917 - the name is the component's, and 
     minimum_worst_corrupted_accuracy: Parameter[float],
     newest: InputArtifact[standard_artifacts.ModelEvaluation] = None,  # type: ignore[assignment]
     newest_blessing: InputArtifact[standard_artifacts.ModelBlessing] = None,  # type: ignore[assignment]
+    seed_spread: Parameter[float] = 0.0,
     source_digest: Parameter[str] = "",
 ) -> None:
     """Blesses the model if every criterion is met by evidence about this very model.
 
     Args:
         model: the exported model.
-        evaluation, evaluation_blessing: the Evaluator's, with the blessed model as baseline where there is one.
+        evaluation, evaluation_blessing: the Evaluator's, with the served model as baseline where there is one.
         gain, gain_blessing: the Evaluator's with the untrained encoder as baseline.
         corrupted: Robustness's `robustness.json`.
         infra_blessing: the serving check's.
         blessing: gets what Pusher reads: `blessed`, `current_model`, `current_model_id`.
-        verdict: gets `verdict.json` and `verdict.md`, and the properties `blessed`, `reason`, `comparison`, `accuracy`
-            and, if there is a baseline, `baseline_accuracy`; they outlive the files.
+        verdict: gets `verdict.json` and `verdict.md`, and the properties `blessed`, `reason`, `criteria` (as JSON),
+            `comparison`, `accuracy` and, if there is a baseline, `baseline_accuracy`; they outlive the files.
         minimum_corrupted_accuracy, minimum_worst_corrupted_accuracy: floors for `corrupted`.
         newest, newest_blessing: an Evaluator's on the newest span's test images alone; both or neither.
+        seed_spread: how far the accuracies of one recipe's seeds lie apart; a smaller change is not called better.
         source_digest: of this component's source files: part of the cache key, and nothing else.
     """
     del source_digest
     report = json.loads((pathlib.Path(corrupted.uri) / robustness.REPORT_FILE).read_text(encoding="utf-8"))
     judged = Evaluation(evaluation.uri)
     newest_judged = _newest_evaluation(newest, newest_blessing)
+    control = Evaluation(gain.uri)
     criteria = [
-        *judged.criteria("the blessed model"),
+        *judged.criteria(SERVED),
         *newest_criteria(newest_judged),
-        *gain_criteria(Evaluation(gain.uri)),
+        *gain_criteria(control),
         *robustness_criteria(report, minimum_corrupted_accuracy, minimum_worst_corrupted_accuracy),
         _serving_criterion(infra_blessing),
         *_evidence_criteria(
@@ -128,7 +132,8 @@ def Verdict(  # noqa: N802, PLR0913, PLR0917 - the name is the component's, and 
             {"accuracy under corruption": corrupted, "serving check": infra_blessing},
         ),
     ]
-    record = compose(criteria, judged, report, newest_judged) | {
+    record = compose(criteria, judged, report, newest_judged, seed_spread) | {
+        "control": control.comparison(),
         "model": {"uri": model.uri, "id": int(model.id)},
         "baseline_model": evaluation_blessing.get_string_custom_property(
             constants.ARTIFACT_PROPERTY_BASELINE_MODEL_URI_KEY
@@ -174,15 +179,19 @@ class Evaluation:
             found.append(Criterion("evaluation", OVERALL, None, None, None, passed=False, remark=missing))
         return found
 
-    def comparison(self) -> dict[str, Any]:
-        """Whether the model is better than its baseline, worse, or not measurably different."""
+    def comparison(self, seed_spread: float = 0.0) -> dict[str, Any]:
+        """Whether the model is better than its baseline, worse, or not measurably different.
+
+        Args:
+            seed_spread: what another seed of the same recipe changes; the interval has to lie beyond it.
+        """
         if not self.has_baseline:
             return {"result": FIRST}
         overall = self.metrics[()]
         lower = overall[gate_metrics.CHANGE_LOWER + _DIFFERENCE]
         upper = overall[gate_metrics.CHANGE_UPPER + _DIFFERENCE]
         return {
-            "result": BETTER if lower > 0 else WORSE if upper < 0 else EQUAL,
+            "result": BETTER if lower > seed_spread else WORSE if upper < -seed_spread else EQUAL,
             "accuracy": overall[ACCURACY],
             "baseline_accuracy": self.baseline_metrics[()][ACCURACY],
             "change": overall[gate_metrics.CHANGE + _DIFFERENCE],
@@ -221,7 +230,7 @@ def newest_criteria(newest: Evaluation | None) -> list[Criterion]:
         dataclasses.replace(
             criterion, slice=NEWEST if criterion.slice == OVERALL else f"{criterion.slice}, {NEWEST}"
         )
-        for criterion in newest.criteria("the blessed model")
+        for criterion in newest.criteria(SERVED)
     ]
 
 
@@ -264,6 +273,7 @@ def compose(
     judged: Evaluation,
     corrupted: Mapping[str, Any],
     newest: Evaluation | None = None,
+    seed_spread: float = 0.0,
 ) -> dict[str, Any]:
     """The verdict as plain values; numbers that are not finite become None.
 
@@ -280,7 +290,7 @@ def compose(
             {key: _finite(value) for key, value in dataclasses.asdict(criterion).items()}
             for criterion in criteria
         ],
-        **_overall(judged),
+        **_overall(judged, seed_spread),
         "slices": {
             slice_name(where): _with_interval(values)
             for where, values in sorted(judged.metrics.items(), key=lambda item: str(item[0]))
@@ -288,14 +298,14 @@ def compose(
         },
         "confusion_matrix": judged.confusion_matrix,
         "corrupted": dict(corrupted),
-        "newest": None if newest is None else _overall(newest),
+        "newest": None if newest is None else _overall(newest, seed_spread),
     }
 
 
-def _overall(judged: Evaluation) -> dict[str, Any]:
+def _overall(judged: Evaluation, seed_spread: float) -> dict[str, Any]:
     """What one evaluation says about all of its images."""
     return {
-        "comparison": judged.comparison(),
+        "comparison": judged.comparison(seed_spread),
         "metrics": _with_interval(judged.metrics[()]),
         "baseline_metrics": {k: _finite(v) for k, v in judged.baseline_metrics.get((), {}).items()},
     }
@@ -308,7 +318,7 @@ def markdown(record: Mapping[str, Any]) -> str:
     missed = [Criterion(**criterion) for criterion in record["criteria"] if not criterion["passed"]]
     if missed:
         lines += [*(f"- {criterion.sentence()}" for criterion in missed), ""]
-    lines += [f"Against the blessed model: {comparison_sentence(record['comparison'])}.", ""]
+    lines += [f"Against {SERVED}: {comparison_sentence(record['comparison'])}.", ""]
     if record["newest"]:
         lines += [f"On {NEWEST} alone: {comparison_sentence(record['newest']['comparison'])}.", ""]
     lines += ["| | metric | images | threshold | value | baseline |", "|---|---|---|---|---|---|"]
@@ -362,6 +372,7 @@ def _write(
 def _describe(verdict: types.Artifact, record: Mapping[str, Any]) -> None:
     """What must outlive the files: a history is read from ML Metadata when old files are pruned."""
     verdict.set_string_custom_property(REASON_PROPERTY, record["reason"])
+    verdict.set_string_custom_property(CRITERIA_PROPERTY, json.dumps(record["criteria"]))
     verdict.set_string_custom_property(COMPARISON_PROPERTY, record["comparison"]["result"])
     measured = {
         ACCURACY_PROPERTY: record["metrics"].get(ACCURACY),

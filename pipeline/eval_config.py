@@ -17,7 +17,7 @@ _TOP_K = 5
 
 
 def gate(config: GateConfig) -> tfma.EvalConfig:
-    """The Evaluator's configuration: floors, no regression against the blessed model, every test image counted.
+    """The Evaluator's configuration: floors, no regression against the served model, every test image counted.
 
     Each threshold names its slice: the overall one, or one class. The slices by image quality are for reading.
     """

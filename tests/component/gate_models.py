@@ -11,13 +11,18 @@ from tfx.utils import path_utils, proto_utils
 from components import features, serving_check
 from pipeline import eval_config
 
+SHARES = (
+    0.2,
+    *(0.8 * (10 - distance) / 45 for distance in range(1, 10)),
+)  # by distance from the chosen class
 BEAM = ["--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"]
 
 
 class ByteModel(tf.Module):
     """Predicts the class that is written in one byte of the image, so the image says how each model answers.
 
-    Its probability is another byte / 255 of what there is above a tenth; the other classes share the rest.
+    Another byte / 255 is how sure it is of that class; the rest is shared by `SHARES`, the chosen class first, then the
+    classes that follow it, so that no two are equally likely.
     """
 
     def __init__(self, position: int, scale: float = 1.0) -> None:
@@ -29,9 +34,11 @@ class ByteModel(tf.Module):
     def evaluate(self, examples):
         row = tf.io.parse_example(examples, {features.IMAGE: tf.io.FixedLenFeature([], tf.string)})
         pixels = tf.io.decode_raw(row[features.IMAGE], tf.uint8)
-        chosen = tf.one_hot(tf.cast(pixels[:, self.position], tf.int32) % 10, 10)
+        chosen = tf.cast(pixels[:, self.position], tf.int32)[:, tf.newaxis] % 10
+        distance = (tf.range(10)[tf.newaxis] - chosen) % 10
         strength = tf.cast(pixels[:, self.position + 10], tf.float32)[:, tf.newaxis] / 255.0
-        return {"probabilities": self.scale * (chosen * strength + (1.0 - strength) / 10.0)}
+        spread = (1.0 - strength) * tf.gather(tf.constant(SHARES, tf.float32), distance)
+        return {"probabilities": self.scale * (tf.one_hot(chosen[:, 0], 10) * strength + spread)}
 
 
 def artifact(kind, uri, identifier=0, **properties):

@@ -1,10 +1,14 @@
-"""What a server answers over gRPC's and REST's forms equals what TFMA predicted, row by row, on 1,000 test images."""
+"""What a server answers over gRPC and REST equals what TFMA predicted, row by row, on 1,000 test images."""
 
 import base64
 import json
 import pathlib
+import threading
+import urllib.request
+from concurrent import futures
 
 import apache_beam as beam
+import grpc  # type: ignore[import-untyped]
 import keras
 import numpy as np
 import pytest
@@ -12,11 +16,15 @@ import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from apache_beam.options.pipeline_options import PipelineOptions
 from tensorflow_model_analysis import constants
-from tensorflow_serving.apis import predict_pb2  # type: ignore[import-untyped]
+from tensorflow_serving.apis import (  # type: ignore[import-untyped]
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
 from tfx_bsl.public import tfxio
 
 from components import features, quality_bands, serving_check, serving_folder, serving_requests, synthetic
-from pipeline import eval_config
+from components.serving_limits import ServingLimits
+from pipeline import eval_config, rest
 from pipeline.config import PRESETS
 from tests.component import gate_models
 from trainer import networks
@@ -94,48 +102,90 @@ def expected(world):
     return np.array([predicted[name.decode()] for name in features.content_hashes(images)])
 
 
-def _pngs(images):
+@pytest.fixture(scope="module")
+def pngs(world):
+    _, images, _ = world
     return [tf.io.encode_png(image).numpy() for image in images]
 
 
-def test_grpc_answers_equal_tfmas_predictions_row_by_row(world, expected):
-    """As TensorFlow Serving does: a PredictRequest off the wire, mapped to tensors by the SignatureDef."""
-    path, images, _ = world
-    encoded, answers = _pngs(images), []
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        signature = tf.compat.v1.saved_model.load(session, ["serve"], str(path)).signature_def["classify"]
-        for start in range(0, ROWS, 250):
-            request = predict_pb2.PredictRequest()
-            request.model_spec.signature_name = "classify"
-            batch = tf.make_tensor_proto(encoded[start : start + 250], tf.string, [250])
-            request.inputs["image_bytes"].CopyFrom(batch)
-            received = predict_pb2.PredictRequest.FromString(request.SerializeToString())
-            feed = {signature.inputs[k].name: tf.make_ndarray(v) for k, v in received.inputs.items()}
-            response = predict_pb2.PredictResponse()
-            value = session.run(signature.outputs["probabilities"].name, feed)
-            response.outputs["probabilities"].CopyFrom(tf.make_tensor_proto(value))
-            read = predict_pb2.PredictResponse.FromString(response.SerializeToString())
-            answers.append(tf.make_ndarray(read.outputs["probabilities"]))
+class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """TensorFlow Serving's service as TensorFlow Serving answers it, which cannot be installed here.
+
+    The model is restored by the saved graph's own operation; a request's names become tensors by the SignatureDef.
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._session = tf.compat.v1.Session(graph=tf.Graph())
+        with self._session.graph.as_default():
+            loaded = tf.compat.v1.saved_model.load(self._session, ["serve"], str(path))
+        self._signatures = loaded.signature_def
+
+    def Predict(self, request, context):  # noqa: N802 - the service's name
+        signature = self._signatures[request.model_spec.signature_name]
+        feed = {signature.inputs[name].name: tf.make_ndarray(v) for name, v in request.inputs.items()}
+        try:
+            answer = self._session.run({name: t.name for name, t in signature.outputs.items()}, feed)
+        except tf.errors.InvalidArgumentError as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message.splitlines()[0])
+        response = predict_pb2.PredictResponse()
+        for name, values in answer.items():
+            response.outputs[name].CopyFrom(tf.make_tensor_proto(values))
+        return response
+
+
+@pytest.fixture(scope="module")
+def grpc_stub(world):
+    """A client of a running gRPC server."""
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(world[0]), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    server.stop(None).wait()
+
+
+def _predict(stub, images):
+    """The probabilities that a PredictRequest over the wire gives: float [images, 10]."""
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = "encoder", "classify"
+    request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(images, tf.string, [len(images)]))
+    return tf.make_ndarray(stub.Predict(request, timeout=60).outputs["probabilities"])
+
+
+def test_grpc_answers_equal_tfmas_predictions_row_by_row(grpc_stub, pngs, expected):
+    answers = [_predict(grpc_stub, pngs[start : start + 250]) for start in range(0, ROWS, 250)]
     np.testing.assert_allclose(np.concatenate(answers), expected, atol=1e-5)
 
 
-def test_rest_answers_equal_tfmas_predictions_row_by_row(world, expected):
-    """REST's row form: {"instances": [{"b64": ...}, ...]} in, JSON numbers out."""
-    path, images, _ = world
-    classify = tf.saved_model.load(str(path)).signatures["classify"]
+@pytest.mark.parametrize(
+    "image",
+    [serving_requests.png_bomb(20_000), b"", b"A text file.\n", serving_requests.ANIMATED_GIF],
+    ids=["bomb of 20,000 x 20,000", "zero bytes", "text file", "animated GIF"],
+)
+def test_an_image_of_a_stranger_is_an_error_of_its_request_and_the_server_lives(
+    grpc_stub, pngs, expected, image
+):
+    with pytest.raises(grpc.RpcError) as refused:
+        _predict(grpc_stub, [pngs[0], image])
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    np.testing.assert_allclose(_predict(grpc_stub, pngs[:1]), expected[:1], atol=1e-5)
+
+
+def test_rest_answers_equal_tfmas_predictions_row_by_row(world, pngs, expected):
+    """REST's row form, {"instances": [{"b64": ...}, ...]}, over HTTP to the server of `byol serve`."""
+    app = rest.RestApp("encoder", rest.VersionFollower(world[0].parent))
+    server = rest.start_server(app, "127.0.0.1", 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     answers = []
     for start in range(0, ROWS, 250):
-        body = json.dumps(
-            {
-                "instances": [
-                    {"b64": base64.b64encode(png).decode()} for png in _pngs(images[start : start + 250])
-                ]
-            }
-        )
-        instances = [base64.b64decode(row["b64"]) for row in json.loads(body)["instances"]]
-        answer = classify(image_bytes=tf.constant(instances))
-        reply = json.dumps({"predictions": answer["probabilities"].numpy().tolist()})
-        answers += json.loads(reply)["predictions"]
+        rows = [{"b64": base64.b64encode(png).decode()} for png in pngs[start : start + 250]]
+        body = json.dumps({"signature_name": "classify", "instances": rows}).encode()
+        address = f"http://127.0.0.1:{server.port}/v1/models/encoder:predict"
+        with urllib.request.urlopen(urllib.request.Request(address, body), timeout=60) as reply:
+            answers += [row["probabilities"] for row in json.load(reply)["predictions"]]
+    server.shutdown()
+    server.server_close()
     np.testing.assert_allclose(np.array(answers), expected, atol=1e-5)
 
 
@@ -159,7 +209,7 @@ def test_an_export_with_the_initial_moments_of_a_target_network_is_refused(encod
             folder / "model",
             reference,
             serving_check._pixels(reference),
-            serving_check.ServingLimits(),
+            ServingLimits(),
         )
         session = serving_requests.Session(folder)
         session.load()

@@ -15,6 +15,7 @@ from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
 from components import features, serving_check, serving_folder, serving_requests
+from components.serving_limits import ServingLimits
 from trainer.probe.image_decoding import decode_images
 
 EMBEDDING = 4
@@ -142,6 +143,7 @@ def test_a_sound_model_is_blessed_by_name_and_digest(tmp_path: pathlib.Path, ref
     assert report["reason"] == ""
     assert blessing.get_int_custom_property("blessed") == 1
     assert blessing.get_string_custom_property("current_model") == model.uri
+    assert blessing.get_int_custom_property("current_model_id") == 7
     assert blessing.get_string_custom_property("model_digest") == serving_folder.model_digest(saved_model)
     assert (tmp_path / "blessing" / "INFRA_BLESSED").exists()
     names = {check["check"] for check in report["checks"]}
@@ -198,7 +200,7 @@ def test_a_broken_model_is_refused_for_what_is_broken(
     saved_model = _export(tmp_path / "model", fault)
     # The same requests, in this process: starting TensorFlow for each of these models would take minutes.
     pixels = serving_check._pixels(reference)
-    serving_check._write_request(tmp_path, saved_model, reference, pixels, serving_check.ServingLimits())
+    serving_check._write_request(tmp_path, saved_model, reference, pixels, ServingLimits())
     serving_requests.run_checks(serving_requests.Session(tmp_path), tmp_path)
     report = json.loads((tmp_path / serving_check.REPORT_FILE).read_text())
     assert words in _problems(report)[check]
@@ -207,7 +209,7 @@ def test_a_broken_model_is_refused_for_what_is_broken(
 
 def test_an_unguarded_decoder_is_caught_by_the_memory_its_bomb_takes(tmp_path: pathlib.Path) -> None:
     saved_model = _export(tmp_path / "model", Fault(guarded=False))
-    report = serving_check.check_model(saved_model, None, serving_check.ServingLimits(max_memory_mb=1200))
+    report = serving_check.check_model(saved_model, None, ServingLimits(max_memory_mb=1200))
     assert not report["passed"]
     assert report["reason"].startswith("PNG of 20,000 x 20,000/serving_default: ")
     assert "passed the memory limit of 1200 MiB" in report["reason"]
@@ -216,7 +218,7 @@ def test_an_unguarded_decoder_is_caught_by_the_memory_its_bomb_takes(tmp_path: p
 def test_an_animated_gif_that_is_answered_fails_its_check(tmp_path: pathlib.Path) -> None:
     _export(tmp_path / "model", Fault(guarded=False))
     serving_check._write_request(
-        tmp_path, tmp_path / "model", None, serving_check._pixels(None), serving_check.ServingLimits()
+        tmp_path, tmp_path / "model", None, serving_check._pixels(None), ServingLimits()
     )
     session = serving_requests.Session(tmp_path)
     session.load()
@@ -226,43 +228,72 @@ def test_an_animated_gif_that_is_answered_fails_its_check(tmp_path: pathlib.Path
 
 def test_a_failed_check_does_not_bless_and_does_not_raise(tmp_path: pathlib.Path) -> None:
     model = _artifact(standard_artifacts.Model, tmp_path / "model", 7)
-    _export(pathlib.Path(path_utils.serving_model_dir(model.uri)), Fault(), "serving_default", "classify")
+    pathlib.Path(path_utils.serving_model_dir(model.uri)).mkdir(parents=True)
     blessing = _artifact(standard_artifacts.InfraBlessing, tmp_path / "blessing")
     _run_component(model, blessing)
     assert blessing.get_int_custom_property("blessed") == 0
-    assert "missing signatures: embed_pixels, evaluate" in blessing.get_string_custom_property("reason")
+    assert "has no saved_model.pb" in blessing.get_string_custom_property("reason")
     assert (tmp_path / "blessing" / "INFRA_NOT_BLESSED").exists()
     assert not (tmp_path / "blessing" / "INFRA_BLESSED").exists()
 
 
+def test_missing_signatures_are_named(tmp_path: pathlib.Path) -> None:
+    saved_model = _export(tmp_path / "model", Fault(), "serving_default", "classify")
+    with pytest.raises(serving_requests.CheckFailedError, match="missing signatures: embed_pixels, evaluate"):
+        _session(tmp_path, saved_model)
+
+
 def test_a_reference_that_should_be_there_and_is_not_refuses(tmp_path: pathlib.Path) -> None:
     saved_model = _export(tmp_path / "model", Fault())
-    report = serving_check.check_model(saved_model, tmp_path / "none.npz", serving_check.ServingLimits())
+    report = serving_check.check_model(saved_model, tmp_path / "none.npz", ServingLimits())
     assert not report["passed"]
     assert "none.npz" in report["reason"]
 
 
 def test_a_model_that_takes_too_long_is_refused(tmp_path: pathlib.Path) -> None:
     saved_model = _export(tmp_path / "model", Fault())
-    hanging = serving_check.check_model(saved_model, None, serving_check.ServingLimits(timeout_seconds=0.5))
+    hanging = serving_check.check_model(saved_model, None, ServingLimits(timeout_seconds=0.5))
     assert not hanging["passed"]
     assert "it took more than the 0.5 s it may take" in hanging["reason"]
 
 
-def test_a_slow_model_is_refused(tmp_path: pathlib.Path) -> None:
-    limits = serving_check.ServingLimits(max_p50_ms=1e-6)
-    _export(tmp_path / "model", Fault())
-    serving_check._write_request(tmp_path, tmp_path / "model", None, serving_check._pixels(None), limits)
-    session = serving_requests.Session(tmp_path)
+@pytest.fixture(scope="module")
+def sound_model(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    return _export(tmp_path_factory.mktemp("sound") / "model", Fault())
+
+
+def _session(folder: pathlib.Path, saved_model: pathlib.Path, **limits: float) -> serving_requests.Session:
+    serving_check._write_request(
+        folder, saved_model, None, serving_check._pixels(None), ServingLimits(**limits)
+    )
+    session = serving_requests.Session(folder)
     session.load()
-    with pytest.raises(serving_requests.CheckFailedError, match="the p50 latency of one image is"):
+    return session
+
+
+@pytest.mark.parametrize("quantile", ["p50", "p99"])
+def test_a_slow_model_is_refused(tmp_path: pathlib.Path, sound_model: pathlib.Path, quantile: str) -> None:
+    session = _session(tmp_path, sound_model, **{f"max_{quantile}_ms": 1e-6})
+    with pytest.raises(serving_requests.CheckFailedError, match=f"the {quantile} latency of one image is"):
         serving_requests.check_latency(session)
 
 
-def test_no_saved_model_is_refused(tmp_path: pathlib.Path) -> None:
-    report = serving_check.check_model(tmp_path, None, serving_check.ServingLimits())
-    assert not report["passed"]
-    assert "has no saved_model.pb" in report["reason"]
+def test_a_model_that_takes_too_much_memory_is_refused(
+    tmp_path: pathlib.Path, sound_model: pathlib.Path
+) -> None:
+    session = _session(tmp_path, sound_model, max_memory_mb=1)
+    with pytest.raises(serving_requests.CheckFailedError, match=r"the process took \d+ MiB, limit 1 MiB"):
+        serving_requests.check_memory(session)
+
+
+def test_a_refusal_that_takes_much_memory_is_no_refusal(
+    tmp_path: pathlib.Path, sound_model: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = _session(tmp_path, sound_model)
+    peaks = iter([500.0, 757.0])
+    monkeypatch.setattr(serving_requests, "peak_memory_mb", lambda: next(peaks))
+    with pytest.raises(serving_requests.CheckFailedError, match="refusing it took 257 MiB, limit 256 MiB"):
+        serving_requests.check_hostile_image(session, b"", "classify")
 
 
 def test_the_process_cannot_import_the_project(tmp_path: pathlib.Path) -> None:

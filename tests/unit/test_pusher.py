@@ -357,12 +357,14 @@ PROGRAM = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
 from components import serving_folder
-events, die_at, armed = [0], int(sys.argv[1]), [False]
+events, copying, die_at, armed = [0], [], int(sys.argv[1]), [False]
 
 def hook(event, arguments):
     if armed[0] and event in ("open", "os.mkdir", "os.rename", "os.remove", "os.listdir", "shutil.copyfile",
                               "shutil.rmtree", "os.scandir", "os.truncate"):
         events[0] += 1
+        if ".staging-" in str(arguments):
+            copying.append(events[0])
         if events[0] == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -370,41 +372,63 @@ sys.addaudithook(hook)
 armed[0] = True
 serving_folder.publish(sys.argv[2], sys.argv[3], keep_versions=2, retire_after_seconds=0)
 armed[0] = False
-print(events[0])
+print(events[0], *copying)
+"""
+
+HALF_A_FILE = """
+import os, pathlib, shutil, signal, sys
+sys.path.insert(0, {root!r})
+from components import serving_folder
+copy, name = shutil.copyfile, sys.argv[1]
+
+def half(source, target):
+    if source.name != name:
+        return copy(source, target)
+    data = source.read_bytes()
+    target.write_bytes(data[: len(data) // 2])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+shutil.copyfile = half
+serving_folder.publish(sys.argv[2], sys.argv[3])
 """
 
 
 def _push_in_a_process(
-    model: pathlib.Path, serving: pathlib.Path, die_at: int
+    model: pathlib.Path, serving: pathlib.Path, when: int | str, program: str = PROGRAM
 ) -> subprocess.CompletedProcess[str]:
     command = [
         sys.executable,
         "-I",
         "-c",
-        PROGRAM.format(root=str(ROOT)),
-        str(die_at),
+        program.format(root=str(ROOT)),
+        str(when),
         str(model),
         str(serving),
     ]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+def _two_served(models: dict[str, pathlib.Path], folder: pathlib.Path) -> pathlib.Path:
+    for model in "AB":
+        serving_folder.publish(models[model], folder)
+    return folder
+
+
+def _spread(moments: list[int], count: int) -> set[int]:
+    """So many of the moments, the first and the last among them."""
+    return {moments[round(i * (len(moments) - 1) / (count - 1))] for i in range(count)}
+
+
 def test_a_push_killed_at_any_moment_leaves_nothing_half_visible(
     models: dict[str, pathlib.Path], tmp_path: pathlib.Path
 ) -> None:
-    def filled(name: str) -> pathlib.Path:
-        folder = tmp_path / name
-        for model in "AB":
-            serving_folder.publish(models[model], folder)
-        return folder
-
-    complete = _push_in_a_process(models["C"], filled("complete"), 0)
-    moments = int(complete.stdout)
-    assert moments > 20
+    complete = _push_in_a_process(models["C"], _two_served(models, tmp_path / "complete"), 0)
+    moments, *copying = map(int, complete.stdout.split())
+    during_copy = _spread(copying, 10)
+    chosen = sorted(during_copy | _spread(list(range(1, moments + 1)), 6))
     before, after = 0, 0
-    chosen = sorted({1, moments, *(round(1 + i * (moments - 1) / 13) for i in range(14))})
     for moment in chosen:
-        serving = filled(f"killed-at-{moment}")
+        serving = _two_served(models, tmp_path / f"killed-at-{moment}")
         killed = _push_in_a_process(models["C"], serving, moment)
         assert killed.returncode == -signal.SIGKILL
         assert _contents(serving) in (["A", "B"], ["A", "B", "C"], ["B", "C"])
@@ -414,9 +438,25 @@ def test_a_push_killed_at_any_moment_leaves_nothing_half_visible(
         assert _contents(serving)[-1] == "D"
         assert published.version == max(_seen(serving))
         assert _leftovers(serving) == []
-    assert before >= 5
+    assert len(during_copy) == 10
     assert after >= 1
-    assert before + after == len(chosen) >= 10
+    assert before + after == len(chosen)
+
+
+@pytest.mark.parametrize("name", ["saved_model.pb", "variables.index", "variables.data-00000-of-00001"])
+def test_a_push_killed_in_the_middle_of_a_file_leaves_nothing_half_visible(
+    models: dict[str, pathlib.Path], serving: pathlib.Path, name: str
+) -> None:
+    _two_served(models, serving)
+    killed = _push_in_a_process(models["C"], serving, name, HALF_A_FILE)
+    assert killed.returncode == -signal.SIGKILL
+    (half,) = serving.glob(f".staging-*/**/{name}")
+    whole = next(models["C"].rglob(name))
+    assert 0 < half.stat().st_size < whole.stat().st_size
+    assert _contents(serving) == ["A", "B"]
+    serving_folder.publish(models["C"], serving)
+    assert _contents(serving) == ["A", "B", "C"]
+    assert _leftovers(serving) == []
 
 
 def test_a_killed_holder_does_not_keep_the_lock(
