@@ -7,20 +7,14 @@ from typing import Annotated
 
 import typer
 
-from pipeline import arrivals, console, ledger, retraining
+from pipeline import arrivals, console, hooks, ledger, notices, retraining
 from pipeline.config import PRESETS, PipelineConfig
 from pipeline.ledger import Ledger
 from pipeline.root import Root, RootInUseError
 from trainer import settings
 from trainer.byol.config import WARM_STARTS
 
-PUSHED_OR_NOTHING, FAILED, NOT_PUSHED, INTERRUPTED = 0, 1, 3, 130
-_STATUS = {
-    retraining.NOTHING_NEW: PUSHED_OR_NOTHING,
-    ledger.PUSHED: PUSHED_OR_NOTHING,
-    ledger.NOT_PUSHED: NOT_PUSHED,
-    ledger.FAILED: FAILED,
-}
+_HOOK = "A command line, or an address that gets a POST; told of each retraining that "
 
 
 def register(app: typer.Typer) -> None:
@@ -57,10 +51,25 @@ def retrain(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
     exclude: Annotated[
         list[int] | None, typer.Option(help="A span never to train on again. Repeat for more.")
     ] = None,
+    keep_runs: Annotated[
+        int, typer.Option(help="How many of the newest runs keep their files; what is served stays anyway.")
+    ] = 3,
+    keep_spans: Annotated[
+        int, typer.Option(help="Of how many of the newest spans Examples stay to be compared with.")
+    ] = 8,
     assignments: Annotated[
         list[str] | None,
         typer.Option(
             "--set", metavar="NAME=VALUE", help="Change one setting of the preset; repeat for more."
+        ),
+    ] = None,
+    on_pushed: Annotated[str, typer.Option(help=f"{_HOOK}pushed a version.")] = "",
+    on_refused: Annotated[str, typer.Option(help=f"{_HOOK}was refused.")] = "",
+    on_failed: Annotated[str, typer.Option(help=f"{_HOOK}failed.")] = "",
+    metrics: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            help="A .prom file in the folder of Prometheus' node_exporter; one in --root if left out."
         ),
     ] = None,
 ) -> None:
@@ -81,40 +90,54 @@ def retrain(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
             attempts=attempts,
             accept=tuple(accept or ()),
             exclude=tuple(exclude or ()),
+            keep_runs=keep_runs,
+            keep_spans=keep_spans,
         )
         idle = not request.exclude and not retraining.has_work(request, Ledger.load(request.root.ledger))
-    except ValueError as error:
+        told = notices.Notices(request.root, hooks.HookConfig(on_pushed, on_refused, on_failed), metrics)
+        if idle:
+            told.idle()
+    except (ValueError, OSError) as error:
         console.stop(str(error))
     if idle:
         typer.echo(f"Nothing new in {data}.")
         return
-    outcome = _work(request)
+    try:
+        outcome = _work(request, told)
+    finally:
+        told.deliver()
     if outcome.kind == ledger.PUSHED:
         typer.echo(f"Pushed version {outcome.version}, accuracy {outcome.accuracy:.2%}.")
+        if outcome.reason:
+            typer.echo(f"Not taken: {outcome.reason.rstrip('.')}.", err=True)
     elif outcome.kind != retraining.NOTHING_NEW:
         words = "Failed" if outcome.kind == ledger.FAILED else "Not pushed"
-        console.stop(f"{words}: {outcome.reason.rstrip('.')}.", _STATUS[outcome.kind])
+        console.stop(f"{words}: {outcome.reason.rstrip('.')}.", notices.STATUS[outcome.kind])
 
 
-def _work(request: retraining.Request) -> retraining.Outcome:
+def _work(request: retraining.Request, told: notices.Notices) -> retraining.Outcome:
     place = request.root
     try:
         place.prepare()
         with place.locked():
-            retraining.check_test_set(request)
-            log_file = place.logs / f"{time.strftime('%Y%m%dT%H%M%S')}.log"
-            with console.quiet(log_file) as person:
-                person.print(f"Preset {request.preset}. Full log: {log_file}", highlight=False)
-                return retraining.retrain(request, person)
+            return told.watch(lambda: _in_the_lock(request, told), lambda: retraining.spans_left(request))
     except RootInUseError as error:
         typer.echo(f"Nothing done: {error}")
-        raise typer.Exit(PUSHED_OR_NOTHING) from error
+        raise typer.Exit(notices.NOTHING_OR_PUSHED) from error
     except (ValueError, OSError) as error:
         console.stop(str(error))
     except KeyboardInterrupt:
         # Only clearing up is left: a second Ctrl-C ends the process at once, and silently.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        console.stop("Interrupted. The same command goes on from where it was.", INTERRUPTED)
+        console.stop("Interrupted. The same command goes on from where it was.", notices.INTERRUPTED)
+
+
+def _in_the_lock(request: retraining.Request, told: notices.Notices) -> retraining.Outcome:
+    retraining.check_test_set(request)
+    log_file = request.root.logs / f"{time.strftime('%Y%m%dT%H%M%S')}.log"
+    with console.quiet(log_file) as person:
+        person.print(f"Preset {request.preset}. Full log: {log_file}", highlight=False)
+        return retraining.retrain(request, person, told.training)
 
 
 def _config(preset: str, assignments: list[str], warm_start: str | None) -> PipelineConfig:

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -34,6 +35,9 @@ class Request:
         attempts: how often a training is begun that fails; then it waits for a new span.
         accept: spans to let through whose data was refused.
         exclude: spans never to train on again.
+        keep_runs: how many of the newest runs keep their files; what is served and what it came from stays anyway.
+        keep_spans: Examples of how many of the newest spans stay, at least a window of them: a new span is compared
+            with them.
     """
 
     data: pathlib.Path
@@ -45,12 +49,13 @@ class Request:
     attempts: int = 3
     accept: tuple[int, ...] = ()
     exclude: tuple[int, ...] = ()
+    keep_runs: int = 3
+    keep_spans: int = 8
 
     def __post_init__(self) -> None:
-        if self.window < 1 or self.attempts < 1:
-            raise ValueError(
-                f"window and attempts are at least 1; received {self.window} and {self.attempts}."
-            )
+        for name in ("window", "attempts", "keep_runs", "keep_spans"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is at least 1; received {getattr(self, name)}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Outcome:
 
     Attributes:
         kind: one of the ledger's PUSHED, NOT_PUSHED and FAILED, or NOTHING_NEW.
-        reason: why nothing was pushed; empty otherwise.
+        reason: why nothing was pushed, and which spans were not taken.
         spans: those that are new in it.
         run_id, version, accuracy: of the last training; None without one.
         seconds: of the whole.
@@ -115,8 +120,22 @@ def check_test_set(request: Request) -> None:
         )
 
 
-def retrain(request: Request, console: Console) -> Outcome:
+def spans_left(request: Request) -> int:
+    """How many complete spans were not looked at yet, or not trained on.
+
+    Raises:
+        ValueError: as `arrivals.complete_spans`, or the ledger is none.
+    """
+    known = Ledger.load(request.root.ledger)
+    return len({*waiting(request, known), *known.unheard()})
+
+
+def retrain(
+    request: Request, console: Console, training_begins: Callable[[str], None] = lambda _: None
+) -> Outcome:
     """Does all the work there is; the caller holds the root's lock.
+
+    `training_begins` is told, in words, of each training before it.
 
     Every decision is in the ledger before it is acted on and after, so that the next call goes on from where a killed
     one was: an unfinished training is finished first, with the window, baseline and parent that it was begun with.
@@ -127,23 +146,26 @@ def retrain(request: Request, console: Console) -> Outcome:
     started = time.monotonic()
     known = Ledger.load(request.root.ledger)
     _exclude(request, known)
-    outcome = Outcome(NOTHING_NEW)
+    outcome, refused = Outcome(NOTHING_NEW), list[str]()
     try:
-        while True:
+        while outcome.kind != ledger.FAILED:
             training = known.unfinished()
             if training is None:
-                refused = _look_at_new(request, known, console)
-                if refused:
-                    outcome = refused
+                refused += _look_at_new(request, known, console)
                 training = _plan(request, known, console)
             if training is None:
                 break
+            training_begins(f"spans {', '.join(map(str, training.window))}")
             outcome = _train(request, known, training, console)
-            if outcome.kind == ledger.FAILED:
-                break
+            _prune(request, console)
     except NodeFailedError as error:  # while looking at data; the span is looked at again by the next call
         outcome = Outcome(ledger.FAILED, str(error))
-    return dataclasses.replace(outcome, seconds=round(time.monotonic() - started, 1))
+    return dataclasses.replace(
+        outcome,
+        kind=ledger.NOT_PUSHED if refused and outcome.kind == NOTHING_NEW else outcome.kind,
+        reason="; ".join(filter(None, [outcome.reason, *refused])),
+        seconds=round(time.monotonic() - started, 1),
+    )
 
 
 def _exclude(request: Request, known: Ledger) -> None:
@@ -154,18 +176,17 @@ def _exclude(request: Request, known: Ledger) -> None:
             known.mark(number, ledger.EXCLUDED, fingerprint, "excluded by --exclude")
 
 
-def _look_at_new(request: Request, known: Ledger, console: Console) -> Outcome | None:
-    """Looks at each new span's data; returns what to say if one was refused."""
-    reasons, looked_at = [], []
+def _look_at_new(request: Request, known: Ledger, console: Console) -> list[str]:
+    """Looks at each new span's data; returns what to say of each that was refused."""
+    reasons = []
     for number, fingerprint in waiting(request, known).items():
-        looked_at.append(number)
         console.print(f"Looking at span {number}.", highlight=False)
         state, reason, compared = _look_at(request, known, number, console)
         known.mark(number, state, fingerprint, reason, compared)
         if state != ledger.ACCEPTED:
             console.print(f"Span {number}: {state}. {reason}", highlight=False, markup=False, soft_wrap=True)
             reasons.append(f"span {number} was not taken ({state}): {reason.rstrip('.')}")
-    return Outcome(ledger.NOT_PUSHED, "; ".join(reasons), tuple(looked_at)) if reasons else None
+    return reasons
 
 
 def _look_at(request: Request, known: Ledger, number: int, console: Console) -> tuple[str, str, list[int]]:
@@ -267,6 +288,20 @@ def _train(request: Request, known: Ledger, training: Training, console: Console
     training.outcome = ledger.PUSHED if summary.pushed_version is not None else ledger.NOT_PUSHED
     training.reason = summary.not_pushed_because or ""
     return _ended(known, training)
+
+
+def _prune(request: Request, console: Console) -> None:
+    """Bounds the disk. What cannot be removed now is removed by the next call, and changes no decision."""
+    from pipeline.prune import PrunePolicy, prune
+
+    policy = PrunePolicy(request.keep_runs, max(request.keep_spans, request.window))
+    try:
+        pruned = prune(request.root, policy)
+    except (ValueError, OSError) as error:
+        console.print(f"Nothing pruned: {error}", highlight=False, markup=False, soft_wrap=True)
+        return
+    if pruned.removed:
+        console.print(f"Pruned {pruned.bytes / 1e6:.0f} MB of earlier runs.", highlight=False)
 
 
 def _failed(request: Request, known: Ledger, training: Training, error: NodeFailedError) -> Outcome:

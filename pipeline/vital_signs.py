@@ -20,6 +20,7 @@ HEARTBEAT_FILE = "heartbeat.json"
 METRICS_FILE = "byol.prom"
 # Those with which the machinery did what it is for; the gate's refusal (3) is such an end.
 _SUCCESSFUL = (0, 3)
+_FAULTS = (1, 2)
 _REFUSED = "byol_spans_refused"
 _GAUGES = {
     "byol_last_attempt_timestamp_seconds": "Start of the last retraining, in seconds since 1970.",
@@ -47,7 +48,7 @@ class Outcome:
         served_version: number of the version that is served now.
         served_accuracy: of that version, in [0, 1].
         spans_waiting: complete spans that were not used yet.
-        spans_refused: how many new spans were refused now, for their data or by the gate; they are added up over the years.
+        spans_refused: how many new spans were refused now, for their data or by the gate; added up over the years.
         detail: one sentence for the heartbeat.
     """
 
@@ -111,7 +112,7 @@ class VitalSigns:
 
     def finished(self, outcome: Outcome) -> list[str]:
         """It ended, in whatever way."""
-        state = "idle" if outcome.exit_status in _SUCCESSFUL else "failed"
+        state = "failed" if outcome.exit_status in _FAULTS else "idle"
         return self._write(state, outcome.detail, outcome.measures(time.time()), outcome.spans_refused)
 
     def _write(self, state: str, detail: str, changed: dict[str, float], refused: int = 0) -> list[str]:

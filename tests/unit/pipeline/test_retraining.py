@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from components import cifar10
-from pipeline import ledger, local_runner, parentage, retraining
+from pipeline import ledger, local_runner, parentage, prune, retraining
 from pipeline.config import PRESETS
 from pipeline.console import NodeFailedError
 from pipeline.ledger import Ledger
@@ -54,6 +54,7 @@ class World:
         self.poisoned, self.worse, self.broken = set(), set(), set()
         self.pushed, self.began, self.compared = [], [], {}
         self.stored: set[int] = set()
+        self.pruned: list[prune.PrunePolicy] = []
         self.restored = None
         self.kill = lambda: None
         self.rng = np.random.default_rng(0)
@@ -61,8 +62,14 @@ class World:
         self.write(folder / "spans" / "test", 0, TEST)
         monkeypatch.setattr(local_runner, "look_at", self.look_at)
         monkeypatch.setattr(local_runner, "run", self.run)
+        monkeypatch.setattr(prune, "prune", self.prune)
         monkeypatch.setattr(parentage, "of_served", lambda *_: self.served())
         monkeypatch.setattr(parentage, "stored_spans", lambda *_: set(self.stored))
+
+    def prune(self, root, policy):
+        self.pruned.append(policy)
+        self.kill()
+        return prune.Pruned([], {}, {}, 0)
 
     def write(self, path, train=TRAIN, test=TEST):
         path.mkdir()
@@ -293,6 +300,21 @@ def test_a_pruned_span_of_the_window_is_read_again(world):
     world.call()
     assert world.began[-1] == (1, 2, 3)
     assert world.stored == {1, 2, 3}
+
+
+def test_what_old_runs_left_is_pruned_after_each_training_but_a_window_of_spans(world):
+    world.deliver(1)
+    world.call(keep_runs=2, keep_spans=1)
+    assert world.pruned == [prune.PrunePolicy(keep_runs=2, keep_spans=3)]
+
+
+def test_a_span_that_was_refused_is_told_though_another_was_pushed(world):
+    world.poisoned = {1}
+    for number in (1, 2):
+        world.deliver(number)
+    outcome = world.call()
+    assert (outcome.kind, outcome.spans) == (ledger.PUSHED, (2,))
+    assert outcome.reason.startswith("span 1 was not taken (refused): ")
 
 
 def test_the_fixed_test_set_is_checked(world):
