@@ -142,7 +142,8 @@ class Executor(stock_executor.Executor):
         return refusal(input_dict) is None
 
     def _refuse(self, pushed_model: types.Artifact, reason: str) -> None:
-        logging.warning("Nothing is pushed: %s", reason)
+        reason = reason.removesuffix(".")  # whoever shows it ends the sentence
+        logging.warning("Nothing is pushed: %s.", reason)
         pushed_model.set_string_custom_property(REASON_PROPERTY, reason)
         self._MarkNotPushed(pushed_model)
 

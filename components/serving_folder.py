@@ -46,6 +46,7 @@ RETIRE_AFTER_SECONDS = 60.0
 LOCK_TIMEOUT_SECONDS = 600.0
 
 _RECORD_FORMAT = 1
+_ACCURACY = "sparse_categorical_accuracy"  # TFMA's name, in the lineage that the Pusher writes
 _PUSH = "push"
 _ROLLBACK = "rollback"
 _STAGING_PREFIX = ".staging-"
@@ -85,6 +86,13 @@ class Version:
     def origin(self) -> int:
         """The version as which this model was first pushed: lower than `number` after a rollback."""
         return int(self.record.get("origin_version", self.number))
+
+    @property
+    def accuracy(self) -> float | None:
+        """Of the classifier on the test images when the model was judged, 0 to 1; None if nothing is recorded."""
+        metrics = self.record.get("lineage", {}).get("metrics", {})
+        value = metrics.get(_ACCURACY)
+        return float(value) if isinstance(value, int | float) else None
 
     @property
     def digest(self) -> str:
