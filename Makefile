@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help env run test test-fast lint lock docs bench-data bench-train clean
+.PHONY: help env run test test-fast lint lock docs docs-check bench-data bench-train clean
 
 # floor or current; empty: what this system can load.
 LANE ?=
@@ -45,6 +45,9 @@ lock: ## Resolve requirements/*.in into *.lock (UPGRADE=1 takes the newest relea
 
 docs: env ## Write docs/settings.md anew, from the settings' dataclasses
 	@$(BIN)/python -m pipeline.settings_page docs/settings.md
+
+docs-check: env ## Run the commands of README, tutorials and guides in a fresh clone of the last commit
+	@$(BIN)/python -m tests.docs_commands
 
 bench-data: env ## Measure the data components on the full 60,000 images
 	@$(BIN)/python -m benchmarks.data

@@ -35,6 +35,7 @@ EXAMPLES_KEY = "examples"
 STATISTICS_KEY = "statistics"
 ANOMALIES_KEY = "anomalies"
 EARLIER_EXAMPLES_KEY = "earlier_examples"
+FIXED_TEST_KEY = "fixed_test"
 REPORT_KEY = "report"
 ALLOW_KEY = "allow_anomalies"
 REPORT_FILE = "findings.json"
@@ -60,6 +61,7 @@ class AnomalyGateSpec(ComponentSpec):
         STATISTICS_KEY: ChannelParameter(type=standard_artifacts.ExampleStatistics),
         ANOMALIES_KEY: ChannelParameter(type=standard_artifacts.ExampleAnomalies),
         EARLIER_EXAMPLES_KEY: ChannelParameter(type=standard_artifacts.Examples, optional=True),
+        FIXED_TEST_KEY: ChannelParameter(type=standard_artifacts.Examples, optional=True),
     }
     OUTPUTS: ClassVar = {REPORT_KEY: ChannelParameter(type=standard_artifacts.ExampleAnomalies)}
 
@@ -92,6 +94,8 @@ class Executor(base_executor.BaseExecutor):
                 findings += data_checks.check_against(span, splits, span_of(artifact), other, limits)
             else:
                 findings += data_checks.check_shared(span, splits, span_of(artifact), other)
+        for artifact in input_dict.get(FIXED_TEST_KEY) or []:
+            findings += data_checks.check_fixed_test(span, splits, read_splits(artifact))
 
         allowed = bool(exec_properties[ALLOW_KEY])
         errors = [finding for finding in findings if finding.severity == data_checks.ERROR]
@@ -112,6 +116,7 @@ class AnomalyGate(base_component.BaseComponent):
         earlier_examples: Examples of other spans. The latest before this run's is compared for drift, each before
             it for duplicates. Without it, or on a first span, a fault that gives every image plausible figures
             (swapped channels, permuted labels) cannot be seen.
+        fixed_test: Examples of a test set that stays the same from span to span; training on its images is an error.
         allow_anomalies: true lets the run go on; findings and the permission are recorded in the output.
         limits: where a finding becomes an error.
 
@@ -130,6 +135,7 @@ class AnomalyGate(base_component.BaseComponent):
         earlier_examples: types.BaseChannel | None = None,
         allow_anomalies: bool | RuntimeParameter = False,
         limits: data_checks.Limits | None = None,
+        fixed_test: types.BaseChannel | None = None,
     ) -> None:
         chosen = limits or data_checks.Limits()
         super().__init__(
@@ -138,6 +144,7 @@ class AnomalyGate(base_component.BaseComponent):
                 statistics=statistics,
                 anomalies=anomalies,
                 earlier_examples=earlier_examples,
+                fixed_test=fixed_test,
                 allow_anomalies=int(allow_anomalies)
                 if isinstance(allow_anomalies, bool)
                 else allow_anomalies,

@@ -167,10 +167,7 @@ def inspect_folder(folder: str | os.PathLike[str]) -> RecordFolder:
             raise ValueError(_missing_files(location, "test" if train else "train"))
         counts = {path: _label_counts(path) for path in (*train, *test)}
     except OSError as error:
-        raise ValueError(
-            f"Cannot read {error.filename or root}: {error.strerror}. Give read permission, or name another "
-            f"folder."
-        ) from error
+        raise ValueError(_unreadable(root, error)) from error
     return RecordFolder(
         path=location,
         train_files=tuple(train),
@@ -178,6 +175,23 @@ def inspect_folder(folder: str | os.PathLike[str]) -> RecordFolder:
         train_label_counts=_summed([counts[path] for path in train]),
         test_label_counts=_summed([counts[path] for path in test]),
     )
+
+
+def count_test_records(folder: str | os.PathLike[str]) -> int:
+    """Checks the test files of a folder, which needs no others, and returns how many records they hold.
+
+    Raises:
+        ValueError: as `inspect_folder`.
+    """
+    root = pathlib.Path(folder)
+    try:
+        location = _locate(root)
+        files = sorted(location.glob(TEST_PATTERN))
+        if not files:
+            raise ValueError(_missing_files(location, "test"))
+        return sum(_summed([_label_counts(path) for path in files]))
+    except OSError as error:
+        raise ValueError(_unreadable(root, error)) from error
 
 
 def span_numbers(folder: str | os.PathLike[str]) -> list[int]:
@@ -196,6 +210,10 @@ def span_numbers(folder: str | os.PathLike[str]) -> list[int]:
                 "zeros, such as span-7; rename it."
             )
     return sorted(map(int, numbers))
+
+
+def _unreadable(root: pathlib.Path, error: OSError) -> str:
+    return f"Cannot read {error.filename or root}: {error.strerror}. Give read permission, or name another folder."
 
 
 def _locate(root: pathlib.Path) -> pathlib.Path:

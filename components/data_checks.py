@@ -124,6 +124,16 @@ def check_shared(
     return findings
 
 
+def check_fixed_test(span: int, splits: Mapping[str, Rows], fixed: Mapping[str, Rows]) -> list[Finding]:
+    """Finds images of the fixed test set that a span would train on: what is measured must be new to the model."""
+    train = splits[features.TRAIN_SPLIT]
+    shared = sum(count_shared(train.hashes, rows.hashes) for rows in fixed.values())
+    if not shared:
+        return []
+    reason = f"{shared} images are in the fixed test set; expected none"
+    return [Finding(ERROR, features.CONTENT_HASH, features.TRAIN_SPLIT, span, reason)]
+
+
 def check_classes(span: int, split: str, labels: np.ndarray, class_ratio: float) -> list[Finding]:
     """Finds missing classes and an imbalance above `class_ratio`."""
     counts = np.bincount(labels, minlength=len(features.LABEL_NAMES))

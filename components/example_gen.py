@@ -6,8 +6,10 @@ decode in one batched op, and the image-quality figures by which StatisticsGen c
 (docs/decisions/0010-what-a-row-holds.md).
 """
 
+import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -29,6 +31,10 @@ from tfx.utils import proto_utils
 
 from components import cifar10, features
 
+FILES_PROPERTY = (
+    "files"  # of the Examples: JSON, the SHA-256 of each file that was read by its name in the input folder
+)
+_PATTERNS = {features.TRAIN_SPLIT: cifar10.TRAIN_PATTERN, features.TEST_SPLIT: cifar10.TEST_PATTERN}
 RECORDS_PER_RANGE = 1000  # 3 MB read at once by a worker; 60 ranges in CIFAR-10
 
 
@@ -40,20 +46,30 @@ class RecordRange(NamedTuple):
     size: int
 
 
-def input_config(span_pattern: str = "") -> example_gen_pb2.Input:
+def input_config(
+    span_pattern: str = "", splits: Sequence[str] = (features.TRAIN_SPLIT, features.TEST_SPLIT)
+) -> example_gen_pb2.Input:
     """The official files as two splits, given as they are: nothing is ever moved between train and test.
 
     Args:
         span_pattern: a folder pattern such as "span-{SPAN}" below the input folder; by default the files lie
             in the input folder itself. TFX takes the largest number unless it is given a range.
+        splits: those to read.
     """
     prefix = f"{span_pattern.rstrip('/')}/" if span_pattern else ""
     return example_gen_pb2.Input(
         splits=[
-            example_gen_pb2.Input.Split(name=features.TRAIN_SPLIT, pattern=prefix + cifar10.TRAIN_PATTERN),
-            example_gen_pb2.Input.Split(name=features.TEST_SPLIT, pattern=prefix + cifar10.TEST_PATTERN),
+            example_gen_pb2.Input.Split(name=split, pattern=prefix + _PATTERNS[split]) for split in splits
         ]
     )
+
+
+def _as_they_are(splits: Sequence[str]) -> example_gen_pb2.Output | None:
+    """Output splits that are the input splits; TFX cuts a lone one into "train" and "eval" unless it is told."""
+    if len(splits) > 1:
+        return None
+    lone = example_gen_pb2.SplitConfig.Split(name=splits[0], hash_buckets=1)
+    return example_gen_pb2.Output(split_config=example_gen_pb2.SplitConfig(splits=[lone]))
 
 
 def record_ranges(pattern: str, records_per_range: int = RECORDS_PER_RANGE) -> list[RecordRange]:
@@ -97,6 +113,25 @@ def read_range(record_range: RecordRange) -> tuple[np.ndarray, np.ndarray]:
             "The file was changed while it was being read."
         )
     return cifar10.decode_records(data, record_range.path, record_range.first)
+
+
+def file_digests(input_base: str, patterns: Iterable[str]) -> dict[str, str]:
+    """SHA-256, as hex digits, of every file below `input_base` that a pattern matches, by its name there.
+
+    Any Beam file system will do; a file is read in blocks of a megabyte.
+    """
+    base = input_base.rstrip("/") + "/"
+    matches = FileSystems.match([os.path.join(base, pattern) for pattern in patterns])
+    paths = {file.path for match in matches for file in match.metadata_list}
+    return {path.removeprefix(base): _sha256(path) for path in sorted(paths)}
+
+
+def _sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def serialized_examples(images: np.ndarray, labels: np.ndarray) -> Iterator[bytes]:
@@ -160,8 +195,8 @@ class Executor(BaseExampleGenExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Writes the splits to `Split-<name>/data_tfrecord-*-of-*` and names them in the Examples
-        artifact.
+        """Writes the splits to `Split-<name>/data_tfrecord-*-of-*` and names them in the Examples artifact, with the
+        digests of the files that they came from.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         examples = output_dict[standard_component_specs.EXAMPLES_KEY]
@@ -177,6 +212,15 @@ class Executor(BaseExampleGenExecutor):
                 )
                 _ = rows | f"Write[{split}]" >> beam.io.WriteToTFRecord(prefix)
         examples_utils.set_payload_format(artifact, example_gen_pb2.FORMAT_TF_EXAMPLE)
+        artifact.set_string_custom_property(FILES_PROPERTY, json.dumps(_files_read(exec_properties)))
+
+
+def _files_read(exec_properties: dict[str, Any]) -> dict[str, str]:
+    """The digests of the input files; the driver has put the span's number into the patterns by now."""
+    chosen = example_gen_pb2.Input()
+    proto_utils.json_to_proto(exec_properties[standard_component_specs.INPUT_CONFIG_KEY], chosen)
+    base = exec_properties[standard_component_specs.INPUT_BASE_KEY]
+    return file_digests(base, [split.pattern for split in chosen.splits])
 
 
 def _holds_out(exec_properties: dict[str, Any]) -> bool:
@@ -209,6 +253,7 @@ class Cifar10ExampleGen(FileBasedExampleGen):
         holdout: writes the fixed tenth of the training images that `features.is_holdout` names as a third split,
             "holdout". The pipeline leaves it off: its trainers know those rows by their hash, and the last probe is
             fitted on all.
+        splits: those to read; a test set of its own has no training images.
     """
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
@@ -219,6 +264,7 @@ class Cifar10ExampleGen(FileBasedExampleGen):
         span_pattern: str = "",
         range_config: range_config_pb2.RangeConfig | None = None,
         holdout: bool = False,
+        splits: Sequence[str] = (features.TRAIN_SPLIT, features.TEST_SPLIT),
     ) -> None:
         custom_config = None
         if holdout:
@@ -226,7 +272,8 @@ class Cifar10ExampleGen(FileBasedExampleGen):
             custom_config.custom_config.Pack(wrappers_pb2.BoolValue(value=True))
         super().__init__(
             input_base=input_base,
-            input_config=input_config(span_pattern),
+            input_config=input_config(span_pattern, splits),
+            output_config=_as_they_are(splits),
             range_config=range_config,
             custom_config=custom_config,
         )

@@ -44,11 +44,11 @@ DOCUMENTS = (CARD_MARKDOWN_FILE, CARD_HTML_FILE, VERDICT_FILE)
 KEEP_VERSIONS = 3
 RETIRE_AFTER_SECONDS = 60.0
 LOCK_TIMEOUT_SECONDS = 600.0
+ROLLBACK = "rollback"  # the `action` of a version that a rollback published
 
 _RECORD_FORMAT = 1
 _ACCURACY = "sparse_categorical_accuracy"  # TFMA's name, in the lineage that the Pusher writes
 _PUSH = "push"
-_ROLLBACK = "rollback"
 _STAGING_PREFIX = ".staging-"
 _RETIRED_PREFIX = ".retired-"
 _LOCK_FILE = ".push.lock"
@@ -245,7 +245,7 @@ def rollback(
         if _holds(served, digest):
             return Publication(served.number, served.path, digest, is_new=False)
         record = {
-            "action": _ROLLBACK,
+            "action": ROLLBACK,
             "origin_version": target.origin,
             "restored_version": target.number,
             "withdrawn": _withdrawn_by_restoring(target, present),

@@ -7,7 +7,9 @@ the artifacts of that list in its place before the next step sees them. An empty
 
 import json
 import pathlib
+import re
 import shutil
+from collections.abc import Iterable
 from typing import Any
 
 from absl import logging
@@ -28,6 +30,7 @@ from pipeline import pipeline
 
 _NOTE = "resolved.json"
 _SPAN = "span-"
+_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 
 @component
@@ -67,6 +70,87 @@ def StoredSpans(  # noqa: N802
     resolve(
         examples, [found for number, found in sorted(kept(pathlib.Path(store)).items()) if number <= span]
     )
+
+
+@component
+def ServedNetworks(  # noqa: N802
+    serving: Parameter[str], store: Parameter[str], model: OutputArtifact[standard_artifacts.Model]
+) -> None:
+    """What a warm start begins with: the pretrained networks of the model that is served now.
+
+    They are found by the model's digest, so that they are the right ones after a rollback, too.
+
+    Args:
+        serving: the folder TensorFlow Serving watches.
+        store: folder in which KeptNetworks keeps them.
+        model: gets what the Pretrainer left; resolves to nothing before the first push, and for a served model that
+            another installation pretrained.
+    """
+    served = [version for version in serving_folder.versions(serving) if version.served]
+    found = kept_networks(served[0].digest, pathlib.Path(store)) if served else None
+    if found is None:
+        logging.info("No pretrained networks are kept for what %s serves: a warm start has no base.", serving)
+    else:
+        # A copy, as for the baseline.
+        shutil.copytree(found, model.uri, dirs_exist_ok=True)
+        logging.info("The networks of version %s are the base of a warm start.", served[0].number)
+    resolve(model, [member(model.uri, {})] if found else [])
+
+
+@component
+def KeptNetworks(  # noqa: N802
+    pretrained: InputArtifact[standard_artifacts.Model],
+    pushed_model: InputArtifact[standard_artifacts.PushedModel],
+    serving: Parameter[str],
+    store: Parameter[str],
+) -> None:
+    """Keeps the networks of a model that was pushed: a push takes the encoder alone, a warm start needs the heads.
+
+    Networks of models that have left the serving folder are removed, so the store is as small as that folder.
+
+    Args:
+        pretrained: what the Pretrainer left in this run.
+        pushed_model: what the Pusher did with the encoder; nothing is kept of one that it did not push.
+        serving: the folder TensorFlow Serving watches.
+        store: folder with one folder for each model in `serving`, named by its digest.
+    """
+    if int(pushed_model.get_custom_property("pushed") or 0):
+        keep_networks(
+            pretrained, pushed_model.get_string_custom_property("model_digest"), pathlib.Path(store)
+        )
+    forget_networks((version.digest for version in serving_folder.versions(serving)), pathlib.Path(store))
+
+
+def keep_networks(pretrained: types.Artifact, digest: str, store: pathlib.Path) -> pathlib.Path:
+    """Copies what a Pretrainer left below `store`, complete or not at all; the same model's are kept once.
+
+    Raises:
+        ValueError: `digest` is no digest of a model.
+    """
+    match = _DIGEST.fullmatch(digest)
+    if match is None:
+        raise ValueError(
+            f"The pushed model's digest is {digest!r}; expected sha256: and 64 hex digits, as the Pusher writes it."
+        )
+    target = store / match[1]
+    if not target.exists():
+        with staging.staged_folder(target) as copy:
+            shutil.copytree(pretrained.uri, copy, dirs_exist_ok=True)
+    return target
+
+
+def kept_networks(digest: str, store: pathlib.Path) -> pathlib.Path | None:
+    """Where the networks of a model are kept; None if they are not."""
+    match = _DIGEST.fullmatch(digest)  # a foreign writer's record may say anything
+    return store / match[1] if match and (store / match[1]).is_dir() else None
+
+
+def forget_networks(present: Iterable[str], store: pathlib.Path) -> None:
+    """Removes the networks of every model that is not among the digests in `present`."""
+    present_folders = {kept_networks(digest, store) for digest in present}
+    for folder in store.glob("[0-9a-f]" * 64):
+        if folder not in present_folders:
+            shutil.rmtree(folder)
 
 
 def keep(examples: types.Artifact, store: pathlib.Path) -> pathlib.Path:
@@ -123,10 +207,10 @@ def bindings(config: KubeflowConfig) -> pipeline.Bindings:
             pipeline.SPANS_SO_FAR
         )
 
-    def blessed_model(locations: pipeline.Locations) -> BaseNode:
-        return ServedModel(serving=locations.serving).with_id(pipeline.BLESSED_MODEL)
+    def served_model(locations: pipeline.Locations) -> BaseNode:
+        return ServedModel(serving=locations.serving).with_id(pipeline.SERVED_MODEL)
 
-    return pipeline.Bindings(spans_so_far=spans_so_far, blessed_model=blessed_model)
+    return pipeline.Bindings(spans_so_far=spans_so_far, served_model=served_model)
 
 
 def _copies(folder: pathlib.Path) -> dict[int, pathlib.Path]:

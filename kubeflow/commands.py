@@ -82,7 +82,7 @@ def compile_file(
     ] = False,
 ) -> None:
     """Write the pipeline as a file that KFP (2.0 or newer) takes, or Vertex AI."""
-    compiled = _compiled(preset, assignments, cluster, cluster_assignments, span, vertex)
+    compiled = _compiled(preset, assignments, cluster, cluster_assignments, span, vertex=vertex)
     try:
         compiled.write(out)
     except (ValueError, OSError) as error:
@@ -119,7 +119,7 @@ def submit(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
     """Start one run on a server."""
     from kubeflow.server import ServerError
 
-    compiled = _compiled(preset, assignments, cluster, cluster_assignments, span, vertex=False)
+    compiled = _compiled(preset, assignments, cluster, cluster_assignments, span, sent=True)
     try:
         server = _server(host, namespace, token_file, timeout)
         run = server.submit(
@@ -154,7 +154,7 @@ def create(  # noqa: PLR0913, PLR0917
     from kubeflow.server import ServerError
 
     when = _when(cron, every)
-    compiled = _compiled(preset, assignments, cluster, cluster_assignments, span, vertex=False)
+    compiled = _compiled(preset, assignments, cluster, cluster_assignments, span, sent=True)
     try:
         server = _server(host, namespace, token_file, timeout)
         made = server.schedule(compiled, name, experiment, when, not paused, account)
@@ -288,9 +288,12 @@ def _compiled(
     cluster: pathlib.Path | None,
     cluster_assignments: list[str] | None,
     span: str,
-    vertex: bool,
+    vertex: bool = False,
+    sent: bool = False,
 ) -> "Compiled":
     config, target, wanted = _preset(preset, assignments), _cluster(cluster, cluster_assignments), _span(span)
+    if sent and target.image == cluster_config.EXAMPLE_IMAGE:
+        stop(f"image is still the example {target.image}, which no cluster can pull; set it in --cluster.")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from kubeflow.compiler import compile_pipeline
 

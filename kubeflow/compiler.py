@@ -14,7 +14,7 @@ import yaml
 from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 
 from kubeflow import bindings, spec_checks
-from kubeflow.config import KubeflowConfig, Step, check_accelerators
+from kubeflow.config import KubeflowConfig, Step, check_platform
 from kubeflow.entrypoint import CODE_OPTION, code_digest
 from pipeline import pipeline
 from pipeline.beam import beam_args
@@ -79,7 +79,7 @@ def compile_pipeline(
     Raises:
         ValueError: when KFP would refuse the result; it says what is wrong.
     """
-    check_accelerators(cluster, vertex)
+    check_platform(cluster, vertex)
     built = pipeline.create_pipeline(
         config,
         pipeline.Locations(

@@ -15,7 +15,12 @@ from trainer import settings
 STORES = ("minio://", "s3://", "gs://")
 _OPERATORS = ("Exists", "Equal")
 _EFFECTS = ("", "NoSchedule", "PreferNoSchedule", "NoExecute")
+EXAMPLE_IMAGE = "registry.example/byol:0.1.0"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_SECRET_KEY = re.compile(r"[-._a-zA-Z0-9]+")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# A tag or a digest behind the last "/": a registry's port is no tag.
+_PINNED = re.compile(r"([^/]+/)*[^/:@]+(:[\w][\w.-]*)?(@sha256:[0-9a-f]+)?")
 _QUANTITY = re.compile(r"[0-9]+(Ki|Mi|Gi|Ti)")
 # vendor.domain/resource: the name of an extended resource in Kubernetes, not a Vertex enum like NVIDIA_TESLA_T4.
 _DEVICE = re.compile(r"[a-z0-9.-]+\.[a-z]+/[a-z0-9.-]+")
@@ -58,6 +63,15 @@ class SecretVariable:
     secret: str
     key: str
     variable: str
+
+    def __post_init__(self) -> None:
+        for name, pattern in (("secret", _NAME), ("key", _SECRET_KEY), ("variable", _VARIABLE)):
+            if not pattern.fullmatch(getattr(self, name)):
+                # The value is not repeated: it may be the secret itself, in the wrong place.
+                raise ValueError(
+                    f"secrets: {name} is no name ({pattern.pattern}). Give the names of a Kubernetes Secret, of its "
+                    "entry and of the environment variable; the value stays in the cluster."
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,19 +160,20 @@ class KubeflowConfig:
     """The cluster as the pipeline sees it.
 
     Attributes:
-        image: what every step runs in, best by digest: "registry/byol@sha256:...".
+        image: what every step runs in, with a tag that is not "latest" or, best, by digest: "registry/byol@sha256:...".
         pipeline_root: where KFP keeps artifacts: minio://, s3:// or gs://.
         claim: the PersistentVolumeClaim of what outlives a run: record files, checkpoints, served versions. On
             Vertex AI "", and `volume` is a bucket's mount.
         volume: where it is mounted in each step.
-        data, checkpoints, serving, store: folders in it; `store` keeps the Examples of earlier spans.
+        data, checkpoints, serving, store, networks: folders in it; `store` keeps the Examples of earlier spans,
+            `networks` what a warm start needs of the served models.
         schema: the reviewed schema in the image.
         pull_secret: name of the Secret for a private registry; "" for none.
         secrets: see SecretVariable; every step gets them.
         steps: see its class.
     """
 
-    image: str = "ghcr.io/example/byol-tfx:latest"
+    image: str = EXAMPLE_IMAGE
     pipeline_root: str = "minio://mlpipeline/v2/artifacts/byol"
     claim: str = "byol"
     volume: str = "/mnt/byol"
@@ -166,6 +181,7 @@ class KubeflowConfig:
     checkpoints: str = "checkpoints"
     serving: str = "serving"
     store: str = "spans"
+    networks: str = "networks"
     schema: str = "/opt/byol/components/schema.pbtxt"
     pull_secret: str = ""
     secrets: tuple[SecretVariable, ...] = ()
@@ -183,16 +199,48 @@ class KubeflowConfig:
             value = getattr(self, name)
             if value and not _NAME.fullmatch(value):
                 raise ValueError(f"{name} is a Kubernetes name (a-z, 0-9, -, .); received {value!r}.")
-        if not self.image:
-            raise ValueError("image is empty; expected the name of the image that every step runs in.")
+        match = _PINNED.fullmatch(self.image)
+        if match is None or not (match[2] or match[3]) or match[2] == ":latest":
+            raise ValueError(
+                "image has a tag other than latest, or a digest (@sha256:...): a schedule runs what was tested; "
+                f"received {self.image!r}."
+            )
 
     def folder(self, name: str) -> str:
-        """The path of "data", "checkpoints", "serving" or "store" in a step."""
+        """The path of "data", "checkpoints", "serving", "store" or "networks" in a step."""
         return f"{self.volume.rstrip('/')}/{getattr(self, name).strip('/')}"
 
 
-def check_accelerators(config: KubeflowConfig, vertex: bool) -> None:
-    """Raises ValueError for an accelerator by the other platform's kind of name: it would never be scheduled."""
+def check_platform(config: KubeflowConfig, vertex: bool) -> None:
+    """Refuses settings that the platform would ignore or never schedule.
+
+    Raises:
+        ValueError: it says which one, and what is expected there.
+    """
+    _check_accelerators(config, vertex)
+    if not vertex:
+        if not config.claim:
+            raise ValueError(
+                "claim is empty; KFP's pods keep nothing without a PersistentVolumeClaim: name one."
+            )
+        return
+    if not config.pipeline_root.startswith("gs://"):
+        raise ValueError(f"pipeline_root is in gs:// on Vertex AI; received {config.pipeline_root!r}.")
+    if config.claim or not config.volume.startswith("/gcs/"):
+        raise ValueError(
+            "claim is '' and volume a folder below /gcs/, where Vertex AI mounts buckets; received "
+            f"{config.claim!r} and {config.volume!r}."
+        )
+    steps = {field.name: getattr(config.steps, field.name) for field in dataclasses.fields(config.steps)}
+    only_kubernetes = {"pull_secret": config.pull_secret, "secrets": config.secrets} | {
+        f"steps.{name}.node_selector": step.node_selector for name, step in steps.items()
+    }
+    given = [name for name, value in only_kubernetes.items() if value]
+    if given:
+        raise ValueError(f"Vertex AI knows no {', '.join(given)}; leave them empty.")
+
+
+def _check_accelerators(config: KubeflowConfig, vertex: bool) -> None:
     for field in dataclasses.fields(config.steps):
         kind = getattr(config.steps, field.name).accelerator
         if kind and bool(_DEVICE.fullmatch(kind)) == vertex:

@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pipeline import console, use_commands
+from pipeline import console, history_commands, retrain_commands, use_commands
 from pipeline.config import PRESETS, PipelineConfig
 from pipeline.report import commands as report_commands
 from pipeline.root import Records, Root, RootInUseError
+from pipeline.schedule import commands as schedule_commands
 from trainer import settings
 
 if TYPE_CHECKING:
@@ -164,6 +165,9 @@ def data_cifar10(out_dir: pathlib.Path) -> None:
 
 use_commands.register(app, data_app)
 report_commands.register(app)
+schedule_commands.register(app)
+retrain_commands.register(app)
+history_commands.register(app)
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ import dataclasses
 
 from components.serving_limits import ServingLimits
 from trainer import architecture
-from trainer.byol.config import HeadConfig, OptimizerConfig, PretrainingConfig, ViewConfig
+from trainer.byol.config import WARM_STARTS, HeadConfig, OptimizerConfig, PretrainingConfig, ViewConfig
 from trainer.probe.config import ProbeConfig
 
 CLASSES = 10  # features.LABEL_NAMES holds as many; that module needs NumPy, which the command line does not wait for
@@ -25,6 +25,8 @@ class GateConfig:
             interval of the change lies below minus this: noise does not block, and more than that does not pass.
         minimum_corrupted_accuracy: floor of the mean accuracy over the corruptions of `components/corruptions.py`.
         minimum_worst_corrupted_accuracy: floor of the accuracy under each of them.
+        minimum_label_agreement: share of a new span's training labels with which the served model must agree, at the
+            least: permuted labels show here, whatever the pictures look like.
         minimum_test_images: the test split must hold at least as many; a gate on fewer proves less.
         confidence: of each bound of a paired interval, one-sided.
         seed_spread: how far the accuracies of one recipe's seeds lie apart, where that was measured; a change is called
@@ -39,6 +41,7 @@ class GateConfig:
     maximum_regression: float
     minimum_corrupted_accuracy: float
     minimum_worst_corrupted_accuracy: float
+    minimum_label_agreement: float
     minimum_test_images: int
     confidence: float = 0.95
     seed_spread: float = 0.0
@@ -52,6 +55,7 @@ class GateConfig:
             "seed_spread",
             "minimum_corrupted_accuracy",
             "minimum_worst_corrupted_accuracy",
+            "minimum_label_agreement",
         ):
             _check_share(name, getattr(self, name))
         for floor in self.class_floors:
@@ -116,8 +120,10 @@ class PipelineConfig:
 
     Attributes:
         encoder, pretraining, probe, gate, serving: see their classes.
+        warm_start: what a scheduled retraining starts from, one of `trainer.byol.config.WARM_STARTS`: "never" from
+            random weights, "encoder" from the served encoder, "full" from its heads and target as well.
         keep_versions: pushed versions that stay in the serving folder.
-        allow_anomalies: lets a run go on whose data the AnomalyGate objects to; recorded with the run.
+        allow_anomalies: lets a run go on whose data AnomalyGate or LabelCheck object to; recorded with the run.
         memory_images: the Trainers hold a split of so many images in memory, 3 KB each, and stream a larger one.
         beam: see its class.
     """
@@ -126,11 +132,16 @@ class PipelineConfig:
     pretraining: PretrainingConfig
     probe: ProbeConfig
     gate: GateConfig
+    warm_start: str = "never"
     keep_versions: int = 5
     allow_anomalies: bool = False
     memory_images: int = 500_000
     serving: ServingLimits = dataclasses.field(default_factory=ServingLimits)
     beam: BeamConfig = BeamConfig()
+
+    def __post_init__(self) -> None:
+        if self.warm_start not in WARM_STARTS:
+            raise ValueError(f"warm_start is one of {', '.join(WARM_STARTS)}; received {self.warm_start!r}.")
 
 
 # 24 pixels instead of 32: three fifths of the work, and more accuracy for the same minutes
@@ -160,6 +171,7 @@ PRESETS: dict[str, PipelineConfig] = {
             maximum_regression=0.005,
             minimum_corrupted_accuracy=0.5,
             minimum_worst_corrupted_accuracy=0.3,
+            minimum_label_agreement=0.5,
             minimum_test_images=2000,
             seed_spread=0.043,  # 93.5%, 97.8% and 95.2%: docs/results/demo.md
         ),
@@ -184,6 +196,7 @@ PRESETS: dict[str, PipelineConfig] = {
             maximum_regression=0.01,
             minimum_corrupted_accuracy=0.35,
             minimum_worst_corrupted_accuracy=0.2,
+            minimum_label_agreement=0.3,
             minimum_test_images=10_000,
         ),
     ),
@@ -211,6 +224,7 @@ PRESETS: dict[str, PipelineConfig] = {
             maximum_regression=0.005,
             minimum_corrupted_accuracy=0.55,
             minimum_worst_corrupted_accuracy=0.3,
+            minimum_label_agreement=0.5,
             minimum_test_images=10_000,
         ),
     ),

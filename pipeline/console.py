@@ -20,7 +20,17 @@ def stop(message: str, status: int = USAGE) -> NoReturn:
 
 
 class NodeFailedError(RuntimeError):
-    """One node of the pipeline failed; the message is its cause in one line."""
+    """One node of the pipeline failed; the message names it with its cause in one line.
+
+    Args:
+        node: its id.
+        reason: the cause.
+    """
+
+    def __init__(self, node: str, reason: str) -> None:
+        super().__init__(f"{node} failed: {reason}")
+        self.node = node
+        self.reason = reason
 
 
 @contextlib.contextmanager

@@ -43,10 +43,15 @@ class Cron:
                 f"received {len(fields)} in {text!r}."
             )
         cron = cls(*(_values(name, field, text) for name, field in zip(_FIELDS, fields, strict=True)))
-        if cron.weekday is None and cron.day and cron.month:
-            most = max(_MOST_DAYS.get(month, 31) for month in cron.month)
-            if min(cron.day) > most:
-                raise ValueError(f"No month of {text!r} has a day {min(cron.day)}: it would never run.")
+        if cron.weekday is None and not _day_exists(cron):
+            raise ValueError(f"No month of {text!r} has a day {min(cron.day or ())}: it would never run.")
+        for one, other in (("day", "weekday"), ("weekday", "day")):
+            step = fields[_FIELDS.index(one)]
+            if "*" in step and None not in (cron.day, cron.weekday):
+                raise ValueError(
+                    f"The {one} of {text!r} is {step!r} beside a {other}, which schedulers read differently: as both, "
+                    f"or as either of them. Write out which {one}s, such as 1,3,5, for either of them."
+                )
         return cron
 
     def kubeflow(self) -> str:
@@ -56,6 +61,33 @@ class Cron:
     def five_fields(self) -> str:
         """As cron and Kubernetes read it."""
         return " ".join(_text(getattr(self, name)) for name in _FIELDS)
+
+    def systemd(self, timezone: str = "") -> tuple[str, ...]:
+        """Events for OnCalendar= of a timer, any of which starts it; in the machine's time zone if none is named."""
+        return tuple(_calendar_event(one, timezone) for one in self._alternatives())
+
+    def apscheduler(self) -> tuple[dict[str, str], ...]:
+        """Arguments of APScheduler 3's CronTrigger, to be joined by an OrTrigger."""
+        return tuple(
+            {
+                "minute": _text(one.minute),
+                "hour": _text(one.hour),
+                "day": _text(one.day),
+                "month": _text(one.month),
+                # By name: its 0 is Monday.
+                "day_of_week": _names(one.weekday),
+                # What is left out is 0, or all of them, by what else is given.
+                "second": "0",
+            }
+            for one in self._alternatives()
+        )
+
+    def _alternatives(self) -> "tuple[Cron, ...]":
+        """The same as schedules that restrict the day or the weekday: others want both of them to match."""
+        if self.day is None or self.weekday is None:
+            return (self,)
+        by_day, by_weekday = (dataclasses.replace(self, **{name: None}) for name in ("weekday", "day"))
+        return (by_day, by_weekday) if _day_exists(by_day) else (by_weekday,)
 
     def matches(self, moment: datetime.datetime) -> bool:
         """Whether the minute of `moment`, in its own time zone, is one of the schedule's."""
@@ -119,3 +151,19 @@ def _number(name: str, value: str, text: str) -> int:
 
 def _text(values: tuple[int, ...] | None) -> str:
     return "*" if values is None else ",".join(map(str, values))
+
+
+def _names(weekdays: tuple[int, ...] | None) -> str:
+    return "*" if weekdays is None else ",".join(_WEEKDAYS[number] for number in weekdays)
+
+
+def _day_exists(cron: Cron) -> bool:
+    """Whether any of the months has any of the days."""
+    most = max(_MOST_DAYS.get(month, 31) for month in cron.month or (1,))
+    return cron.day is None or min(cron.day) <= most
+
+
+def _calendar_event(cron: Cron, timezone: str) -> str:
+    weekdays = "" if cron.weekday is None else f"{_names(cron.weekday)} "
+    date = f"*-{_text(cron.month)}-{_text(cron.day)}"
+    return f"{weekdays}{date} {_text(cron.hour)}:{_text(cron.minute)}:00 {timezone}".rstrip()

@@ -33,6 +33,18 @@ def gate(config: GateConfig) -> tfma.EvalConfig:
     )
 
 
+def newest(config: GateConfig) -> tfma.EvalConfig:
+    """The configuration for the newest span's own test images: the same comparison, and no floor, for they are few.
+
+    That there is a row is asked as well: without any threshold, as on a first run, TFMA blesses nothing.
+    """
+    return _eval_config(
+        tfma.MetricConfig(class_name="SparseCategoricalAccuracy"),
+        tfma.MetricConfig(class_name="ExampleCount", per_slice_thresholds=[_floor(1.0, tfma.SlicingSpec())]),
+        _paired(gate_metrics.CHANGE_UPPER, -config.maximum_regression, config.confidence),
+    )
+
+
 def gain(config: GateConfig) -> tfma.EvalConfig:
     """The control's configuration: the same metrics against the untrained encoder, which must be beaten."""
     return _eval_config(

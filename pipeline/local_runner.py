@@ -6,16 +6,20 @@ import time
 
 from rich.console import Console
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
-from tfx.orchestration.pipeline import Pipeline
+from tfx.orchestration.pipeline import Pipeline, RunOptions
 
 from components import serving_folder
 from pipeline import console as console_lines
-from pipeline import pipeline, progress
+from pipeline import parentage, pipeline, progress
 from pipeline.beam import beam_args
+from pipeline.bindings import Earlier, bindings
 from pipeline.config import PipelineConfig
 from pipeline.report.write import write_after_run
 from pipeline.root import Records, Root, write_atomically
 from pipeline.run_record import RunRecord
+
+# The nodes whose failure says that the data is not fit to train on.
+DATA_GATES = (pipeline.ANOMALY_GATE, pipeline.LABEL_CHECK)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +54,14 @@ class Summary:
     components: dict[str, float]
 
 
-def run(config: PipelineConfig, preset: str, records: Records, root: Root, console: Console) -> Summary:
+def run(
+    config: PipelineConfig,
+    preset: str,
+    records: Records,
+    root: Root,
+    console: Console,
+    earlier: Earlier | None = None,
+) -> Summary:
     """Runs the pipeline once and writes its summary.
 
     Args:
@@ -59,12 +70,16 @@ def run(config: PipelineConfig, preset: str, records: Records, root: Root, conso
         records: the CIFAR-10 record files, checked already.
         root: prepared and locked by the caller.
         console: where progress is printed.
+        earlier: what it takes from earlier runs; by default the served model to compare with, and no more.
 
     Raises:
         NodeFailedError: when a node fails; what it names is the cause, not the stack.
+        ValueError: when the served version was not made in this root.
     """
     started = time.monotonic()
-    record = _follow(_build(config, records, root), preset, root, console)
+    built = _build(config, records, root, earlier or Earlier(served_model=_served_model(root)))
+    _follow(built, [node.id for node in built.components], preset, root, console)
+    record = RunRecord(root.metadata)
     summary = summarize(record, preset, str(records.folder), time.monotonic() - started)
     text = json.dumps(dataclasses.asdict(summary), indent=2) + "\n"
     write_atomically(root.summary(summary.run_id), text)
@@ -95,12 +110,32 @@ def summarize(record: RunRecord, preset: str, data: str, seconds: float) -> Summ
     )
 
 
-def _build(config: PipelineConfig, records: Records, root: Root) -> Pipeline:
+def look_at(
+    config: PipelineConfig, preset: str, records: Records, root: Root, console: Console, earlier: Earlier
+) -> None:
+    """Runs the nodes that look at the data, and none that trains; a later `run` takes them from the cache.
+
+    Raises:
+        NodeFailedError: when a node fails; AnomalyGate and LabelCheck do when the data is not fit to train on.
+    """
+    built = _build(config, records, root, earlier)
+    nodes = [node.id for node in built.components]
+    nodes = nodes[: nodes.index(pipeline.LABEL_CHECK) + 1]
+    _follow(built, nodes, preset, root, console, RunOptions(to_nodes=list(DATA_GATES)))
+
+
+def _served_model(root: Root) -> int | None:
+    served = parentage.of_served(root.serving, root.metadata)
+    return served.model if served else None
+
+
+def _build(config: PipelineConfig, records: Records, root: Root, earlier: Earlier) -> Pipeline:
     return pipeline.create_pipeline(
         config,
         pipeline.Locations(
             data=str(records.input_base),
             span=records.span,
+            test=str(records.test) if records.test else None,
             pipeline_root=str(root.artifacts),
             metadata=str(root.metadata),
             checkpoints=str(root.checkpoints),
@@ -108,20 +143,24 @@ def _build(config: PipelineConfig, records: Records, root: Root) -> Pipeline:
             served=tuple(f"{v.number}:{v.digest}" for v in serving_folder.versions(root.serving)),
         ),
         beam_args(config.beam),
+        bindings(earlier),
     )
 
 
-def _follow(built: Pipeline, preset: str, root: Root, console: Console) -> RunRecord:
-    nodes = [node.id for node in built.components]
+def _follow(
+    built: Pipeline,
+    nodes: list[str],
+    preset: str,
+    root: Root,
+    console: Console,
+    options: RunOptions | None = None,
+) -> None:
     with progress.followed(console, nodes, progress.expected_seconds(root, preset)) as follower:
         try:
-            LocalDagRunner().run(built)
+            LocalDagRunner().run(built, options)
         except Exception as error:
             # The boundary between TFX and a person: whatever a node raised becomes one line that names the node.
-            raise console_lines.NodeFailedError(
-                f"{follower.running or 'The runner'} failed: {cause(error)}"
-            ) from error
-    return RunRecord(root.metadata)
+            raise console_lines.NodeFailedError(follower.running or "The runner", cause(error)) from error
 
 
 def cause(error: BaseException) -> str:

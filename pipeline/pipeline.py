@@ -16,6 +16,7 @@ from tfx.types import BaseChannel
 from components import features
 from components.anomaly_gate import AnomalyGate
 from components.example_gen import Cifar10ExampleGen
+from components.label_check import LabelCheck
 from components.model_card import ModelCard
 from components.pusher import Pusher, PushSettings
 from components.robustness import Robustness
@@ -29,15 +30,22 @@ from trainer.byol.run_fn import ENCODER_FILE
 
 NAME = "byol"
 SCHEMA_FILE = str(pathlib.Path(features.__file__).with_name("schema.pbtxt"))
+EXAMPLE_GEN = "Cifar10ExampleGen"
 PRETRAINER = "Pretrainer"
 LINEAR_PROBE = "LinearProbe"
 RANDOM_PROBE = "RandomProbe"
 EVALUATOR = "Evaluator"
 RANDOM_EVALUATOR = "RandomEvaluator"
+NEWEST_EVALUATOR = "NewestEvaluator"
+ANOMALY_GATE = "AnomalyGate"
+LABEL_CHECK = "LabelCheck"
 VERDICT = "Verdict"
 PUSHER = "Pusher"
-BLESSED_MODEL = "LatestBlessedModel"
+SERVED_MODEL = "ServedModel"
 SPANS_SO_FAR = "SpansSoFar"
+WINDOW = "Window"
+WARM_START = "WarmStart"
+TEST_EXAMPLE_GEN = "TestExampleGen"
 SPAN_PATTERN = "span-{SPAN}"
 
 # The files each stage is made of, besides the values in its own parameters.
@@ -50,14 +58,17 @@ _EVALUATION = (
     "components/quality_bands.py",
 )
 SOURCES: dict[str, tuple[str, ...]] = {
-    "Cifar10ExampleGen": (*_ROWS, "components/example_gen.py"),
-    "AnomalyGate": ("components/features.py", "components/anomaly_gate.py", "components/data_checks.py"),
+    EXAMPLE_GEN: (*_ROWS, "components/example_gen.py"),
+    TEST_EXAMPLE_GEN: (*_ROWS, "components/example_gen.py"),
+    LABEL_CHECK: ("components/features.py", "components/label_check.py", "components/robustness.py"),
+    ANOMALY_GATE: ("components/features.py", "components/anomaly_gate.py", "components/data_checks.py"),
     "Transform": ("components/features.py", "components/preprocessing.py"),
     PRETRAINER: (*_SHARED, "trainer/byol"),
     LINEAR_PROBE: (*_SHARED, "trainer/probe"),
     RANDOM_PROBE: (*_SHARED, "trainer/probe"),
     EVALUATOR: _EVALUATION,
     RANDOM_EVALUATOR: _EVALUATION,
+    NEWEST_EVALUATOR: _EVALUATION,
     "Robustness": ("components/features.py", "components/corruptions.py", "components/robustness.py"),
     "ServingCheck": ("components/serving_check.py", "components/serving_requests.py"),
     VERDICT: ("components/verdict.py", "components/gate_statistics.py"),
@@ -82,6 +93,7 @@ class Locations:
         served: what lies in it now; part of the Pusher's cache key, so that a version that was removed or rolled back
             is noticed.
         schema: the reviewed schema, where the run finds it.
+        test: folder of a test set that stays the same from span to span; None takes the span's own test images.
     """
 
     data: str
@@ -92,32 +104,46 @@ class Locations:
     span: int | Literal["latest"] | None = None
     served: tuple[str, ...] = ()
     schema: str = SCHEMA_FILE
+    test: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Bindings:
-    """The nodes that look at earlier runs; an orchestrator without TFX's resolvers brings its own.
+    """The nodes that look at earlier runs: each orchestrator has its own.
 
     Attributes:
-        spans_so_far: makes the node whose output `examples` are those of this run's span and of those before it.
-        blessed_model: makes the node whose output `model` is the one to compare with, or nothing.
+        spans_so_far: makes the node whose output `examples` are what this run's span is compared with, itself included.
+        served_model: makes the node whose output `model` is what is served now, or nothing.
+        window: makes the node whose output `examples` is trained on; None trains on what this run reads, alone.
+        warm_start: makes the node whose output `model` is the Pretrainer's from which the encoder starts; None for a
+            start from random weights.
+        kept_networks: makes the node that keeps the pretrained networks of what was pushed, from the Pretrainer's `model`
+            and the Pusher's `pushed_model`; None where the metadata store leads back to them.
     """
 
     spans_so_far: Callable[[Cifar10ExampleGen, Locations], BaseNode]
-    blessed_model: Callable[[Locations], BaseNode]
+    served_model: Callable[[Locations], BaseNode]
+    window: Callable[[Cifar10ExampleGen, Locations], BaseNode] | None = None
+    warm_start: Callable[[Locations], BaseNode] | None = None
+    kept_networks: Callable[[BaseChannel, BaseChannel, Locations], BaseNode] | None = None
 
 
 def create_pipeline(
-    config: PipelineConfig, locations: Locations, beam_args: list[str], bindings: Bindings | None = None
+    config: PipelineConfig, locations: Locations, beam_args: list[str], bindings: Bindings
 ) -> Pipeline:
-    """Returns the pipeline; `config` says what is trained, `locations` where, `beam_args` how Beam runs.
+    """Returns the pipeline.
 
-    `bindings` are TFX's resolvers unless given.
+    Args:
+        config: what is trained, and what it must reach.
+        locations: where.
+        beam_args: how Beam runs.
+        bindings: how the orchestrator looks at earlier runs.
     """
-    bindings = bindings or Bindings(_spans_so_far, _blessed_model)
     # Records become Examples: raw pixels, label, content hash and image-quality figures.
     example_gen = _example_gen(locations)
     examples = example_gen.outputs["examples"]
+    test_example_gen = _test_example_gen(locations)
+    test_examples = test_example_gen.outputs["examples"] if test_example_gen else examples
 
     # What came in is described, compared with the reviewed schema, and stopped here when it is wrong.
     statistics_gen = tfx.components.StatisticsGen(examples=examples, stats_options=statistics_options())
@@ -132,21 +158,32 @@ def create_pipeline(
         statistics=statistics,
         anomalies=example_validator.outputs["anomalies"],
         earlier_examples=spans_so_far.outputs["examples"],
+        fixed_test=test_examples if test_example_gen else None,
         allow_anomalies=config.allow_anomalies,
     )
 
-    # One full pass over the training images for the normalisation; pixels stay bytes until the model.
-    transform = tfx.components.Transform(
+    served = bindings.served_model(locations)
+    label_check = LabelCheck(
         examples=examples,
+        model=served.outputs["model"],
+        minimum_agreement=config.gate.minimum_label_agreement,
+        allow_anomalies=int(config.allow_anomalies),
+    )
+
+    # One full pass over the training images for the normalisation; pixels stay bytes until the model.
+    window = bindings.window(example_gen, locations) if bindings.window else None
+    transform = tfx.components.Transform(
+        examples=window.outputs["examples"] if window else examples,
         schema=schema.outputs["schema"],
         preprocessing_fn="components.preprocessing.preprocessing_fn",
         splits_config=tfx.proto.SplitsConfig(
             analyze=[features.TRAIN_SPLIT], transform=[features.TRAIN_SPLIT]
         ),
     )
-    transform.add_upstream_node(anomaly_gate)
+    transform.add_upstream_nodes([anomaly_gate, label_check])
 
     # BYOL learns the encoder without labels; the probe measures it frozen; the control probes an untrained one.
+    parent = bindings.warm_start(locations) if bindings.warm_start else None
     pretrainer = _trainer(
         transform,
         "trainer.byol.run_fn.run_fn",
@@ -155,7 +192,9 @@ def create_pipeline(
             "encoder": dataclasses.asdict(config.encoder),
             "checkpoints": locations.checkpoints,
             "memory_images": config.memory_images,
+            "warm_start": config.warm_start if parent else "never",
         },
+        **({"base_model": parent.outputs["model"]} if parent else {}),
     ).with_id(PRETRAINER)
     probe = {"probe": dataclasses.asdict(config.probe), "memory_images": config.memory_images}
     linear_probe = _trainer(
@@ -171,17 +210,21 @@ def create_pipeline(
     ).with_id(RANDOM_PROBE)
     model = linear_probe.outputs["model"]
 
-    # The test split is read here and nowhere before: every row, against floors, the blessed model and the control.
-    blessed = bindings.blessed_model(locations)
-    evaluator = _evaluator(examples, model, blessed.outputs["model"], eval_config.gate(config.gate)).with_id(
-        EVALUATOR
-    )
+    # The test split is read here and nowhere before: every row, against floors, the served model and the control.
+    baseline = served.outputs["model"]
+    evaluator = _evaluator(test_examples, model, baseline, eval_config.gate(config.gate)).with_id(EVALUATOR)
     random_evaluator = _evaluator(
-        examples, model, random_probe.outputs["model"], eval_config.gain(config.gate)
+        test_examples, model, random_probe.outputs["model"], eval_config.gain(config.gate)
     ).with_id(RANDOM_EVALUATOR)
+    # With a test set of its own, the span's test images say how the model does on the newest data.
+    newest_evaluator = (
+        _evaluator(examples, model, baseline, eval_config.newest(config.gate)).with_id(NEWEST_EVALUATOR)
+        if test_example_gen
+        else None
+    )
     robustness = Robustness(
         model=model,
-        examples=examples,
+        examples=test_examples,
         images=config.gate.robustness_images,
         severity=config.gate.corruption_severity,
     )
@@ -196,6 +239,7 @@ def create_pipeline(
         gain_blessing=random_evaluator.outputs["blessing"],
         corrupted=robustness.outputs["evaluation"],
         infra_blessing=serving_check.outputs["blessing"],
+        **_newest(newest_evaluator),
         minimum_corrupted_accuracy=config.gate.minimum_corrupted_accuracy,
         minimum_worst_corrupted_accuracy=config.gate.minimum_worst_corrupted_accuracy,
     )
@@ -227,32 +271,45 @@ def create_pipeline(
     )
     pusher.exec_properties["served"] = json.dumps(locations.served)
 
+    kept_networks = (
+        bindings.kept_networks(pretrainer.outputs["model"], pusher.outputs["pushed_model"], locations)
+        if bindings.kept_networks
+        else None
+    )
+
     nodes = [
         example_gen,
+        test_example_gen,
         statistics_gen,
         schema,
         example_validator,
         spans_so_far,
         anomaly_gate,
+        served,
+        label_check,
+        window,
         transform,
+        parent,
         pretrainer,
         linear_probe,
         random_probe,
-        blessed,
         evaluator,
         random_evaluator,
+        newest_evaluator,
         robustness,
         serving_check,
         verdict,
         model_card,
         pusher,
+        kept_networks,
     ]
-    for node in nodes:
+    present = [node for node in nodes if node is not None]
+    for node in present:
         _key_by_source(node)
     return Pipeline(
         pipeline_name=NAME,
         pipeline_root=locations.pipeline_root,
-        components=nodes,
+        components=present,
         enable_cache=True,
         metadata_connection_config=(
             metadata.sqlite_metadata_connection_config(locations.metadata) if locations.metadata else None
@@ -278,40 +335,12 @@ def _example_gen(locations: Locations) -> Cifar10ExampleGen:
     )
 
 
-def _spans_so_far(example_gen: Cifar10ExampleGen, locations: Locations) -> tfx.dsl.Resolver:
-    """Examples of this run's span and of those before it in the store, whatever order they came in.
-
-    It waits for this run's Examples, so it is never empty: TFX skips what depends on an empty resolver, silently.
-
-    Raises:
-        ValueError: for the span "latest": the range is part of the node, so the number has to be known before the run.
-    """
-    if locations.span == "latest":
-        raise ValueError("TFX's resolver needs the number of the span; received 'latest'. Look it up first.")
-    spans = tfx.dsl.Resolver(
-        strategy_class=tfx.dsl.experimental.SpanRangeStrategy,
-        config={
-            "range_config": tfx.proto.RangeConfig(
-                static_range=tfx.proto.StaticRange(start_span_number=0, end_span_number=locations.span or 0)
-            )
-        },
-        examples=tfx.dsl.Channel(
-            type=tfx.types.standard_artifacts.Examples, producer_component_id=example_gen.id
-        ),
-    ).with_id(SPANS_SO_FAR)
-    spans.add_upstream_node(example_gen)
-    return spans
-
-
-def _blessed_model(_: Locations) -> tfx.dsl.Resolver:
-    """The latest model that a verdict blessed."""
-    return tfx.dsl.Resolver(
-        strategy_class=tfx.dsl.experimental.LatestBlessedModelStrategy,
-        model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model, producer_component_id=LINEAR_PROBE),
-        model_blessing=tfx.dsl.Channel(
-            type=tfx.types.standard_artifacts.ModelBlessing, producer_component_id=VERDICT
-        ),
-    ).with_id(BLESSED_MODEL)
+def _test_example_gen(locations: Locations) -> Cifar10ExampleGen | None:
+    """The test set that stays the same from span to span, if there is one."""
+    if locations.test is None:
+        return None
+    made = Cifar10ExampleGen(input_base=locations.test, splits=(features.TEST_SPLIT,))
+    return made.with_id(TEST_EXAMPLE_GEN)
 
 
 def _trainer(
@@ -340,6 +369,13 @@ def _evaluator(
         eval_config=config,
         module_path=eval_config.EXTRACTORS,
     )
+
+
+def _newest(evaluator: tfx.components.Evaluator | None) -> dict[str, BaseChannel]:
+    """The Verdict's inputs about the newest span, if it was evaluated apart."""
+    if evaluator is None:
+        return {}
+    return {"newest": evaluator.outputs["evaluation"], "newest_blessing": evaluator.outputs["blessing"]}
 
 
 def _key_by_source(node: BaseNode) -> None:

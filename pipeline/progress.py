@@ -24,6 +24,8 @@ WAITING, RUNNING, DONE, CACHED, FAILED = "waiting", "running", "done", "from cac
 _MARKS = {WAITING: "·", RUNNING: "▶", DONE: "✓", CACHED: "=", FAILED: "✗"}
 _STYLES = {WAITING: "dim", RUNNING: "bold", DONE: "green", CACHED: "cyan", FAILED: "bold red"}
 _REFRESHES_PER_SECOND = 4
+_TIME_WIDTH = len("0:00:00")
+_LONG_REMARK = 2  # more lines that a trainer's remark takes on a terminal of 80 columns
 
 
 class View(Protocol):
@@ -100,7 +102,9 @@ class LiveView:
             self._rows[self._running].line = line
 
     def seconds_left(self) -> float | None:
-        """Of the whole run, by what the nodes to come took before; None while one of them never ran."""
+        """Of the whole run, by what the nodes to come took before; None at its end, and if one of them never ran."""
+        if all(row.state not in (WAITING, RUNNING) for row in self._rows.values()):
+            return None
         left = 0.0
         for node, row in self._rows.items():
             if row.state not in (WAITING, RUNNING):
@@ -114,10 +118,10 @@ class LiveView:
     def __rich__(self) -> Table:
         """The table as it is now."""
         table = Table(box=None, pad_edge=False, show_header=False)
-        for kind in ("left", "left", "right", "left"):
-            table.add_column(
-                justify="right" if kind == "right" else "left", overflow="ellipsis", no_wrap=True
-            )
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, min_width=max(map(len, self._rows), default=0))
+        table.add_column(no_wrap=True, justify="right", min_width=_TIME_WIDTH)
+        table.add_column()  # what a trainer says may take another line
         for node, row in self._rows.items():
             style = _STYLES[row.state]
             table.add_row(
@@ -135,6 +139,8 @@ class LiveView:
         return clock_time(row.seconds) if row.state in (DONE, FAILED) else ""
 
     def _remark(self, node: str, row: _Row) -> str:
+        if row.state == WAITING and self._expected.get(node, 0.0) >= 1.0:
+            return f"{WAITING}, about {clock_time(self._expected[node])}"
         if row.state != RUNNING:
             return row.state if row.state != DONE else ""
         if row.line:
@@ -203,7 +209,8 @@ def followed(console: Console, nodes: Sequence[str], expected: dict[str, float])
     """
     live_view = LiveView(nodes, expected)
     # A table taller than the terminal could not be drawn over.
-    is_live = console.is_terminal and not console.is_dumb_terminal and console.height > len(nodes) + 1
+    lines_needed = len(nodes) + 1 + _LONG_REMARK
+    is_live = console.is_terminal and not console.is_dumb_terminal and console.height > lines_needed
     follower = NodeFollower(live_view if is_live else PlainView(console))
     lines = TrainingLines(follower.view)
     absl, ours = absl_logging.get_absl_logger(), logging.getLogger("byol")

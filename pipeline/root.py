@@ -5,7 +5,9 @@ import dataclasses
 import fcntl
 import os
 import pathlib
+import socket
 import tempfile
+import time
 from collections.abc import Iterator
 
 
@@ -20,10 +22,12 @@ class Records:
     Attributes:
         folder: where they lie.
         span: the number in the folder's name, `span-N`; None for a plain folder.
+        test: folder of a test set that stays the same from span to span; None takes the test files beside the others.
     """
 
     folder: pathlib.Path
     span: int | None = None
+    test: pathlib.Path | None = None
 
     @property
     def input_base(self) -> pathlib.Path:
@@ -72,6 +76,11 @@ class Root:
         """Summary of the last finished run."""
         return self.path / "latest" / "summary.json"
 
+    @property
+    def ledger(self) -> pathlib.Path:
+        """What scheduled retraining remembers."""
+        return self.path / "retraining" / "ledger.json"
+
     def summary(self, run_id: str) -> pathlib.Path:
         """Summary of one run."""
         return self.path / "runs" / run_id.replace(":", "-") / "summary.json"
@@ -101,13 +110,22 @@ class Root:
             except BlockingIOError as error:
                 lock.seek(0)
                 raise RootInUseError(
-                    f"Another run (process {lock.read().strip() or 'unknown'}) is at work in {self.path}. "
+                    f"Another run ({_owner(lock.read())}) is at work in {self.path}. "
                     "Wait for it to end, or choose another --root."
                 ) from error
             lock.truncate(0)
-            lock.write(str(os.getpid()))
+            lock.write(f"{os.getpid()} {socket.gethostname()} {time.time():.0f}")
             lock.flush()
             yield
+
+
+def _owner(written: str) -> str:
+    """Who holds the lock, from what it wrote into it."""
+    words = written.split()
+    if len(words) != 3:
+        return "which has not yet written its name"
+    process, host, since = words
+    return f"process {process} on {host}, for {max(time.time() - float(since), 0) / 60:.0f} min"
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:

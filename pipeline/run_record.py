@@ -30,7 +30,7 @@ class RunRecord:
         runs = self._store.get_contexts_by_type("pipeline_run")
         if not runs:
             raise ValueError(f"{database} holds no run; run the pipeline first.")
-        run = max(runs, key=lambda context: context.create_time_since_epoch)
+        run = max(runs, key=lambda context: context.id)  # not by time: clocks jump
         self.run_id: str = run.name
         self._executions = {self._node(e): e for e in self._store.get_executions_by_context(run.id)}
 

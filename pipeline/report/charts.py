@@ -39,8 +39,11 @@ class LineChart:
     summary: str
 
 
-def line_chart(name: str, title: str, xs: Sequence[float], ys: Sequence[float]) -> LineChart | None:
-    """The chart of finite values of `ys` over `xs`; None when there is none."""
+def line_chart(
+    name: str, title: str, xs: Sequence[float], ys: Sequence[float], as_share: bool = False
+) -> LineChart | None:
+    """The chart of finite values of `ys`, as percentages if they are shares, over `xs`; None when there is none."""
+    words = share if as_share else number
     pairs = [(x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(y)]
     if not pairs:
         return None
@@ -49,14 +52,14 @@ def line_chart(name: str, title: str, xs: Sequence[float], ys: Sequence[float]) 
     x_low, x_high = min(xs), max(xs)
     y_low, y_high = y_ticks[0], y_ticks[-1]
     points = " ".join(f"{_x(x, x_low, x_high):.1f},{_y(y, y_low, y_high):.1f}" for x, y in pairs)
-    first, last = number(pairs[0][1]), number(pairs[-1][1])
-    extreme = f"lowest {number(min(y for _, y in pairs))}, highest {number(max(y for _, y in pairs))}"
+    first, last = words(pairs[0][1]), words(pairs[-1][1])
+    extreme = f"lowest {words(min(y for _, y in pairs))}, highest {words(max(y for _, y in pairs))}"
     return LineChart(
         name=name,
         title=title,
         points=points,
         x_ticks=[Tick(_x(x, x_low, x_high), number(x)) for x in x_ticks if x_low <= x <= x_high],
-        y_ticks=[Tick(_y(y, y_low, y_high), number(y)) for y in y_ticks],
+        y_ticks=[Tick(_y(y, y_low, y_high), words(y)) for y in y_ticks],
         first=first,
         last=last,
         summary=f"{title}: {first} after epoch {number(pairs[0][0])}, {last} after epoch {number(pairs[-1][0])}; "
@@ -83,6 +86,11 @@ def number(value: float) -> str:
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def share(value: float) -> str:
+    """A share as a percentage: 18%, 93.5%."""
+    return f"{number(100.0 * value)}%"
 
 
 def _x(value: float, low: float, high: float) -> float:

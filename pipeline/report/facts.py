@@ -144,13 +144,14 @@ def gather(run: StoredRun, summary: dict[str, Any]) -> Facts:
     """
     lineage = _told_lineage(run)
     examples = _tfx(run.output(EXAMPLE_GEN, "Examples"))
+    judged = pipeline.TEST_EXAMPLE_GEN if pipeline.TEST_EXAMPLE_GEN in run.nodes else EXAMPLE_GEN
     values = lineage.get("settings", {})
     probe_logs = pathlib.Path(run.output(pipeline.LINEAR_PROBE, "ModelRun").uri)
     return Facts(
         summary=summary,
         settings=values,
         verdict=_verdict(run),
-        test=_test_split(run, examples),
+        test=_test_split(run, _tfx(run.output(judged, "Examples"))),
         history=read_history(pathlib.Path(run.output(pipeline.PRETRAINER, "ModelRun").uri) / HISTORY_FILE),
         probe=json.loads((probe_logs / RESULT_FILE).read_text()),
         views=_views(values, examples),

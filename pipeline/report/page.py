@@ -12,13 +12,14 @@ from pipeline.report import charts, measures
 from pipeline.report.facts import Comparison, Facts
 from pipeline.report.pictures import Sprite, sprite
 
-ACCURACY = "sparse_categorical_accuracy"  # TFMA's name of it
+ACCURACY, EXAMPLE_COUNT = "sparse_categorical_accuracy", "example_count"  # TFMA's names
+GAIN = "paired_accuracy_change_lower"  # over the untrained encoder, the lower bound of the paired interval
 MISTAKES = 24
 NEIGHBORS = 6
 # Share from which white is easier to read than black on a cell of the confusion matrix.
 WHITE_FROM = 0.83
-# Of a class's name on the map, in its view box; a phone shows it larger.
-_NAME_WIDTH, _NAME_HEIGHT = 110.0, 26.0
+# Of a class's name on the map, in its view box, as large as a phone shows it.
+_NAME_WIDTH, _NAME_HEIGHT = 110.0, 34.0
 _MAP_WIDTH = 700.0
 _FOLDER = pathlib.Path(__file__).parent
 # Told apart by people with the common colour deficiencies as well; every use has a name or a shape beside it.
@@ -45,6 +46,7 @@ _CURVES = {
     "target_cosine": "Cosine of online and target projection",
     "images_per_second": "Images per second",
 }
+_SHARES = {"knn_accuracy"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +128,7 @@ def render(facts: Facts) -> str:
     )
     environment.filters["percent"] = percent
     environment.filters["number"] = charts.number
+    environment.filters["measured"] = measured
     environment.filters["duration"] = duration
     page = environment.get_template("page.html").render(**context(facts))
     # Characters outside ASCII as references: no encoding of any system can spoil them.
@@ -144,7 +147,8 @@ def context(facts: Facts) -> dict[str, Any]:
         "summary": facts.summary,
         # Runs of older code recorded fewer settings.
         "floor": facts.settings.get("gate", {}).get("minimum_accuracy"),
-        "criteria": facts.verdict.get("criteria", []),
+        "criteria": each_remark_once(facts.verdict.get("criteria", [])),
+        "gain": gain_words(facts.verdict.get("criteria", [])),
         "comparison": facts.verdict.get("comparison", {}),
         "classes": features.LABEL_NAMES,
         "album": album,
@@ -226,10 +230,14 @@ def class_bars(matrix: np.ndarray, floors: list[float | None]) -> list[Bar]:
 def slice_bars(slices: dict[str, dict[str, Any]]) -> list[Bar]:
     """Accuracy on parts of the test images other than classes, as the verdict has it with its intervals."""
     return [
-        Bar(name, values[ACCURACY], percent(values[ACCURACY]), *values["accuracy_interval"])
+        Bar(name, values[ACCURACY], _of_images(values), *values["accuracy_interval"])
         for name, values in slices.items()
         if not name.startswith(f"{features.LABEL}=") and "accuracy_interval" in values
     ]
+
+
+def _of_images(values: dict[str, Any]) -> str:
+    return f"{percent(values[ACCURACY])} of {values[EXAMPLE_COUNT]:,.0f}"
 
 
 def corruption_bars(corrupted: dict[str, Any]) -> list[Bar]:
@@ -246,11 +254,37 @@ def timing_bars(seconds: dict[str, float]) -> list[Bar]:
 def curves(history: dict[str, list[float]]) -> list[charts.LineChart]:
     """A chart for each column that is known, in the order of importance."""
     found = (
-        charts.line_chart(name, title, history["epoch"], history[name])
+        charts.line_chart(name, title, history["epoch"], history[name], as_share=name in _SHARES)
         for name, title in _CURVES.items()
         if name in history
     )
     return [chart for chart in found if chart is not None]
+
+
+def gain_words(criteria: list[dict[str, Any]]) -> str:
+    """The lower bound of the gain over the untrained encoder and what the gate asks; nothing if not measured."""
+    for criterion in criteria:
+        if criterion["metric"] == GAIN and criterion["value"] is not None:
+            return (
+                f"surely at least {100 * criterion['value']:+.2f}; asked: {100 * criterion['threshold']:+.2f}"
+            )
+    return ""
+
+
+def each_remark_once(criteria: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The criteria, each with a remark, empty where an earlier one has the same."""
+    said: set[str] = set()
+    found = []
+    for criterion in criteria:
+        remark = criterion.get("remark", "")
+        found.append(criterion | {"remark": "" if remark in said else remark})
+        said.add(remark)
+    return found
+
+
+def measured(value: float | None) -> str:
+    """A number of the gate: whole ones, such as counts of images, without decimals; nothing for None."""
+    return "" if value is None else f"{value:,.4f}".removesuffix(".0000")
 
 
 def drift_words(figure: Comparison) -> str:

@@ -190,3 +190,22 @@ def test_the_permission_is_part_of_the_component_and_so_of_the_cache_key():
     )
     assert gate.exec_properties["allow_anomalies"] == 1
     assert gate.exec_properties["drift"] == 0.2
+
+
+def test_training_on_images_of_the_fixed_test_set_stops(inputs, tmp_path):
+    images, labels = data_plane.demo_images(8, 60, 20)[0]
+    fixed = _artifact(standard_artifacts.Examples, tmp_path / "fixed")
+    fixed.split_names = artifact_utils.encode_split_names(["test"])
+    _write_rows(tmp_path / "fixed", "test", images[:3], labels[:3])
+    with pytest.raises(
+        DataAnomalyError, match=r"split train, .* 3 images are in the fixed test set; expected none"
+    ):
+        _run({**inputs, "fixed_test": [fixed]}, tmp_path)
+
+
+def test_another_fixed_test_set_passes(inputs, tmp_path):
+    images, labels = data_plane.demo_images(9, 10, 20)[1]
+    fixed = _artifact(standard_artifacts.Examples, tmp_path / "fixed")
+    fixed.split_names = artifact_utils.encode_split_names(["test"])
+    _write_rows(tmp_path / "fixed", "test", images, labels)
+    assert _run({**inputs, "fixed_test": [fixed]}, tmp_path)[1]["findings"] == []

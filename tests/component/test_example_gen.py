@@ -1,3 +1,5 @@
+import hashlib
+import json
 import pathlib
 
 import numpy as np
@@ -10,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 from tfx.proto import range_config_pb2
 
 from components import cifar10, example_gen, features, preprocessing
+from pipeline.store_graph import StoreGraph
 from tests.component import data_plane
 
 
@@ -17,6 +20,10 @@ from tests.component import data_plane
 def records(tmp_path):
     """A folder with 70 training and 20 test images."""
     return data_plane.write_folder(tmp_path / "records", *data_plane.demo_images(1, 70, 20))
+
+
+def _sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _spoil(folder, record, value):
@@ -123,6 +130,8 @@ def test_any_beam_file_system_will_do(records, monkeypatch):
     np.testing.assert_array_equal(
         example_gen.read_range(found)[0], cifar10.read_records(records / "data_batch_1.bin")[0]
     )
+    digests = example_gen.file_digests("mem://bucket/", ["data_batch*.bin", "test_batch*.bin", "data*.bin"])
+    assert digests == {"data_batch_1.bin": _sha256(records / "data_batch_1.bin")}
 
 
 def test_a_chosen_span_is_taken_instead_of_the_latest(tmp_path):
@@ -136,6 +145,12 @@ def test_a_chosen_span_is_taken_instead_of_the_latest(tmp_path):
     folder = data_plane.artifact(tmp_path / "root", "Cifar10ExampleGen", "examples")
     found = {row[features.CONTENT_HASH] for row in data_plane.read_examples(folder / "Split-test")}
     assert found == set(features.content_hashes(data_plane.demo_images(1, 20, 10)[1][0]))
+    (examples,) = StoreGraph(tmp_path / "root" / "metadata.db").artifacts.values()
+    assert examples.properties["span"] == 1
+    assert json.loads(examples.properties["files"]) == {
+        f"span-1/{name}": _sha256(tmp_path / "data" / "span-1" / name)
+        for name in ("data_batch_1.bin", "test_batch.bin")
+    }
 
 
 def test_the_fixed_tenth_of_training_images_is_held_apart_when_asked(records, tmp_path):

@@ -233,6 +233,7 @@ def test_a_refused_run_says_why_first(made_up):
     assert text.index("Not pushed") < text.index("90.00%")
     assert "missed" in text
     assert "change -15.00 points, 95% interval -30.00 to -1.00" in text
+    assert "No model was blessed before" not in text
     assert ">Pushed<" not in text
 
 
@@ -241,8 +242,12 @@ def test_floors_of_each_class_slices_and_corruptions(made_up):
     gate = {"minimum_accuracy": 0.55, "class_floors": [0.1 + 0.05 * i for i in range(10)]}
     verdict = {
         "slices": {
-            "label=cat": {page.ACCURACY: 0.1, "accuracy_interval": [0.05, 0.2]},
-            "brightness_band=dark": {page.ACCURACY: 0.6125, "accuracy_interval": [0.5, 0.7]},
+            "label=cat": {page.ACCURACY: 0.1, page.EXAMPLE_COUNT: 10.0, "accuracy_interval": [0.05, 0.2]},
+            "brightness_band=dark": {
+                page.ACCURACY: 0.6125,
+                page.EXAMPLE_COUNT: 1600.0,
+                "accuracy_interval": [0.5, 0.7],
+            },
         },
         "corrupted": {"accuracy": {"clean": 0.75, "gaussian_noise": 0.4375}, "severity": 3, "images": 40},
     }
@@ -250,12 +255,55 @@ def test_floors_of_each_class_slices_and_corruptions(made_up):
     found = page.context(given)
     assert [bar.floor for bar in found["class_bars"]] == gate["class_floors"]
     assert [(bar.name, bar.text, bar.lower) for bar in found["slices"]] == [
-        ("brightness_band=dark", "61.25%", 0.5)
+        ("brightness_band=dark", "61.25% of 1,600", 0.5)
     ]
     text = page.render(given)
     assert "for each: airplane 10.00%, automobile 15.00%" in text
     assert "gaussian_noise" in text
     assert "43.75%" in text
+
+
+def test_the_gain_its_certain_part_and_that_there_is_no_other_model(made_up):
+    """The verdict's first lines: how far the control is beaten, by the paired bound that the gate asks about."""
+    criteria = [
+        {
+            "passed": True,
+            "metric": metric,
+            "slice": "all test images",
+            "threshold": threshold,
+            "value": value,
+            "baseline": None,
+            "remark": remark,
+        }
+        for metric, threshold, value, remark in (
+            (page.EXAMPLE_COUNT, 2000.0, 2000.0, ""),
+            (page.GAIN, 0.03, 0.215, "against the untrained encoder"),
+        )
+    ]
+    text = page.render(
+        dataclasses.replace(made_up, verdict={"criteria": criteria, "comparison": {"result": "no baseline"}})
+    )
+    first = text[: text.index('id="accuracy"')]
+    assert "+25.00 points" in first
+    assert "surely at least +21.50; asked: +3.00" in first
+    assert "against the untrained encoder" in first
+    assert '<td class="n">2,000</td><td class="n">2,000</td><td class="n"></td>' in first
+    assert "No model was blessed before, so there is no other to compare with." in text
+    assert page.gain_words([]) == ""
+    twice = page.each_remark_once([{"remark": "a"}, {"remark": "a"}, {"remark": "b"}, {}])
+    assert [criterion["remark"] for criterion in twice] == ["a", "", "b", ""]
+
+
+def test_figures_stand_beside_those_of_the_span_before_or_alone(made_up):
+    """Empty columns are not shown; with an earlier span the verdict comes before the numbers."""
+    with_span = page.render(made_up)
+    assert re.search(r"<td>brightness</td><td>drifted</td><td class=\"n\">0.5000</td>", with_span)
+    alone = dataclasses.replace(
+        made_up.data, earlier_span=None, figures=[facts.Comparison("brightness", 0.5)]
+    )
+    text = page.render(dataclasses.replace(made_up, data=alone))
+    assert '<td>brightness</td><td class="n">0.5000</td></tr>' in text
+    assert "<th>distance</th>" not in text
 
 
 def test_a_run_without_settings_mistakes_or_whole_classes(made_up):
@@ -269,7 +317,7 @@ def test_a_run_without_settings_mistakes_or_whole_classes(made_up):
     )
     text = page.render(dataclasses.replace(made_up, settings={}, test=test, data=data))
     assert "The data checks found nothing." in text
-    assert "no earlier span" in text
+    assert "There is no earlier span" in text
     assert "0 of 40 test images are taken for something else" in text
     assert 'id="class-bird"' not in text
     assert page.class_bars(np.diag([3, 0, 2]), [None] * 10)[1].name == features.LABEL_NAMES[2]

@@ -90,7 +90,7 @@ def test_the_span_was_resolved_when_the_run_started(cluster):
 
 
 def test_a_first_run_has_no_baseline(cluster):
-    assert json.loads(cluster.outputs[pipeline.BLESSED_MODEL]["model"]["metadata"]["resolved"]) == []
+    assert json.loads(cluster.outputs[pipeline.SERVED_MODEL]["model"]["metadata"]["resolved"]) == []
 
 
 def test_bindings_give_the_resolvers_answer(cluster, first_run, tmp_path):
@@ -123,8 +123,8 @@ def test_bindings_give_the_resolvers_answer(cluster, first_run, tmp_path):
 
 def test_a_later_run_is_compared_with_the_served_model(cluster):
     """Slow (half a minute): two steps again, now that something is served. It is the same model: nothing changes."""
-    cluster.run(ROOT, only={pipeline.BLESSED_MODEL, pipeline.EVALUATOR})
-    assert len(json.loads(cluster.outputs[pipeline.BLESSED_MODEL]["model"]["metadata"]["resolved"])) == 1
+    cluster.run(ROOT, only={pipeline.SERVED_MODEL, pipeline.EVALUATOR})
+    assert len(json.loads(cluster.outputs[pipeline.SERVED_MODEL]["model"]["metadata"]["resolved"])) == 1
     found = verdict.Evaluation(str(cluster.path(pipeline.EVALUATOR, "evaluation"))).comparison()
     assert found["result"] == verdict.EQUAL
     assert (found["change"], found["images_gained"], found["images_lost"]) == (0, 0, 0)

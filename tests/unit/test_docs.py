@@ -16,14 +16,35 @@ from components import cifar10
 from kubeflow import commands  # noqa: F401 - it completes the command line
 from pipeline import cli, settings_page
 from pipeline.config import PRESETS
+from tests import docs_commands
 from trainer import settings
 
 PROJECT = pathlib.Path(__file__).resolve().parents[2]
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 # Typer brings its own Click in newer releases, so nothing here is compared with Click's classes.
 ROOT: Any = typer.main.get_command(cli.app)
+RETRAIN = ROOT.commands["retrain"]
 # What stands for something else in a usage line, such as DIR or [VERSION]: such a line is not a whole command.
 PLACEHOLDER = re.compile(r"[\[\]|]|\.\.\.|\b[A-Z]{2,}\b|\b[A-Z]\b")
+
+
+SAMPLE = r"""
+```sh
+make run     # makes the environment
+
+# only a remark
+byol embed IMAGES --root DIR
+byol run --preset demo|cpu [--data DIR]
+printf '{"a": "%s"}' \
+    "$(base64 x)" | curl -d @- localhost:1/v1
+```
+```
+make what a program says
+```
+```python
+import numpy
+```
+"""
 
 
 def fenced(text: str) -> list[str]:
@@ -71,6 +92,9 @@ def test_there_are_commands_to_check():
 def test_commands_named_in_pages_exist(page, command):
     found, rest = _named(shlex.split(re.sub(r"[\[\]]", " ", command))[1:])
     options = {option for parameter in found.params for option in parameter.opts} | {"--help"}
+    if found.name == "schedule" and "--install" in options:
+        # What it does not know, it hands on to `byol retrain`.
+        options |= {option for parameter in RETRAIN.params for option in parameter.opts}
     assert {word.split("=")[0] for word in rest if re.match(r"--?[a-z]", word)} <= options
     for before, value in itertools.pairwise(rest):
         if before == "--preset" and not PLACEHOLDER.search(value):
@@ -86,8 +110,9 @@ def test_commands_named_in_pages_exist(page, command):
 def test_whole_commands_are_complete(page, command):
     """A command that can be copied has every argument that it needs, each of the right type."""
     found, rest = _named(shlex.split(command)[1:])
-    with found.make_context(found.name, rest):
-        pass
+    with found.make_context(found.name, rest) as context:
+        if context.args:
+            RETRAIN.make_context("retrain", list(context.args))
 
 
 def test_a_wrong_command_would_be_noticed():
@@ -95,10 +120,14 @@ def test_a_wrong_command_would_be_noticed():
         test_commands_named_in_pages_exist("", "byol walk --root x")
     with pytest.raises(AssertionError):
         test_commands_named_in_pages_exist("", "byol run --presets demo")
+    with pytest.raises(AssertionError):
+        test_commands_named_in_pages_exist("", "byol schedule --cron '0 3 * * *' --windows 4")
     with pytest.raises(ValueError, match="no setting"):
         test_commands_named_in_pages_exist("", "byol run --set gate.minimum=1")
     with pytest.raises(Exception, match="Missing"):
         test_whole_commands_are_complete("", "byol search --in x.npz")
+    with pytest.raises(Exception, match="Missing.*preset"):
+        test_whole_commands_are_complete("", "byol schedule --every 60 --data spans --root runs/nightly")
 
 
 def test_the_page_of_settings_is_up_to_date():
@@ -109,6 +138,7 @@ def test_the_page_of_settings_names_every_setting():
     page = settings_page.page()
     for name in settings.names(PRESETS["demo"]):
         assert f"| `{name}` |" in page
+    assert re.findall(r"^\|.*\|  \|$", page, re.MULTILINE) == [], "a setting without a meaning"
     assert (
         "| `encoder.widths` | `(32, 64, 128)` | `(32, 64, 128, 256)` | `(64, 128, 256, 512)` | channels of"
         in page
@@ -142,8 +172,50 @@ def test_the_guide_to_own_images_writes_records_that_a_run_takes(tmp_path, monke
                 Image.fromarray(picture).save(folder / f"{number}.png")
     monkeypatch.chdir(tmp_path)
     exec(compile(code[0], "own-images.md", "exec"), {})  # noqa: S102 - the guide's code, as a reader runs it
-    found = cifar10.inspect_folder(tmp_path / "data")
+    found = cifar10.inspect_folder(tmp_path / "my-data")
     assert (found.train_records, found.test_records) == (30, 20)
-    _, labels = cifar10.read_records(tmp_path / "data" / "data_batch_1.bin")
+    _, labels = cifar10.read_records(tmp_path / "my-data" / "data_batch_1.bin")
     assert labels.tolist() == np.repeat(np.arange(10), 3).tolist()
     shutil.rmtree(tmp_path / "photos")
+
+
+def test_commands_are_taken_from_pages_as_a_shell_takes_them():
+    found = docs_commands.commands("README.md", SAMPLE)
+    assert [(command.language, command.shown) for command in found] == [
+        ("sh", "make run"),
+        ("sh", r"""printf '{"a": "%s"}' \ "$(base64 x)" | curl -d @- localhost:1/v1"""),
+        ("python", "import numpy"),
+    ]
+    with pytest.raises(ValueError, match="does not understand"):
+        docs_commands.commands("README.md", "```sh\nbyol 'x\n```")
+
+
+def test_all_but_two_commands_of_the_pages_are_run():
+    """`make docs-check` runs what these pages tell a reader to type; what it leaves out is known here."""
+    found = [
+        command
+        for page in docs_commands.PAGES
+        for command in docs_commands.commands(page, (PROJECT / page).read_text())
+    ]
+    assert {command.text for command in found if command.rule.left_out} == {
+        "make test",
+        "byol run --preset gpu --data data --root runs/cifar10-gpu",
+    }
+    assert len({command.text for command in found}) > 25
+    assert set(docs_commands.PAGES) >= {"README.md", "docs/index.md"} | {
+        str(page.relative_to(PROJECT)) for page in PAGES if re.match(r"tutorial|own|use", page.name)
+    }
+
+
+def test_a_reader_notices_what_fails(tmp_path):
+    """The check itself: a command that fails, or ends otherwise than its page says, is reported."""
+    (tmp_path / "README.md").write_text(
+        "```sh\ntrue\nfalse\nexit 3\necho 'Traceback'\n```\n```python\nraise SystemExit(4)\n```\n"
+    )
+    wrong = docs_commands.Reader(tmp_path).read("README.md")
+    assert [re.sub(r":\n.*", "", problem, flags=re.DOTALL) for problem in wrong] == [
+        "README.md: false: exit status 1, expected 0",
+        "README.md: exit 3: exit status 3, expected 0",
+        "README.md: echo 'Traceback': exit status 0, expected 0",
+        "README.md: raise SystemExit(4): exit status 4, expected 0",
+    ]

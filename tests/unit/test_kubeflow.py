@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import re
 from typing import Any
 
 import pytest
@@ -12,7 +13,15 @@ from kfp import components
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from kubeflow import compiler, entrypoint, spec_checks
-from kubeflow.config import KubeflowConfig, load
+from kubeflow.config import (
+    KubeflowConfig,
+    SecretVariable,
+    Step,
+    Steps,
+    Toleration,
+    check_platform,
+    load,
+)
 from pipeline import pipeline
 from pipeline.config import PRESETS
 
@@ -185,14 +194,169 @@ def test_only_the_trainers_take_an_accelerator_and_everything_has_resources(comp
     assert with_gpu == {pipeline.PRETRAINER, pipeline.LINEAR_PROBE, pipeline.RANDOM_PROBE}
 
 
-def test_vertex_gets_its_own_names_and_no_kubernetes():
-    cluster = KubeflowConfig(claim="", volume="/gcs/bucket/byol", pipeline_root="gs://bucket/byol")
-    with pytest.raises(ValueError, match=r"accelerator is .nvidia\.com/gpu.; expected a name of Vertex"):
-        compiler.compile_pipeline(PRESETS["gpu"], cluster, vertex=True)
-    names = [f"steps.{step}.accelerator=NVIDIA_TESLA_T4" for step in ("pretrain", "probe")]
-    found = compiler.compile_pipeline(PRESETS["gpu"], load(None, names), vertex=True)
+VERTEX = [
+    "claim=",
+    "volume=/gcs/bucket/byol",
+    "pipeline_root=gs://bucket/byol",
+    "steps.pretrain.accelerator=NVIDIA_TESLA_T4",
+    "steps.probe.accelerator=NVIDIA_TESLA_T4",
+]
+
+
+def executor(compiled, task):
+    label = compiled.spec["components"][compiled.spec["root"]["dag"]["tasks"][task]["componentRef"]["name"]][
+        "executorLabel"
+    ]
+    kubernetes = (
+        compiled.platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+        if compiled.platform
+        else {}
+    )
+    return compiled.spec["deploymentSpec"]["executors"][label]["container"], kubernetes.get(label)
+
+
+SHM = "/dev/shm"  # noqa: S108
+KINDS = {"data": "Transform", "pretrain": pipeline.PRETRAINER, "probe": pipeline.RANDOM_PROBE}
+
+
+def test_every_setting_of_every_kind_of_step_is_in_the_file():
+    """Other values for each kind, so that none can come from another's or from a default."""
+    steps = {
+        kind: Step(
+            cpu=number + 0.5,
+            memory_gb=number + 10.0,
+            accelerator=f"vendor.example/device-{kind}",
+            accelerators=number,
+            node_selector=(("pool", kind), ("disk", "ssd")),
+            tolerations=(
+                Toleration(f"taint-{kind}", effect="NoExecute"),
+                Toleration("team", operator="Equal", value=kind, effect=""),
+            ),
+            shared_memory=f"{number}Gi",
+            retries=number,
+            backoff_seconds=10 * number,
+            timeout_minutes=100 * number,
+        )
+        for number, kind in enumerate(KINDS, 1)
+    }
+    cluster = KubeflowConfig(
+        image="registry.example/byol@sha256:0",
+        claim="volume-claim",
+        volume="/mnt/elsewhere",
+        pull_secret="registry-login",  # noqa: S106 - a name
+        secrets=(SecretVariable("store", "key", "STORE_KEY"), SecretVariable("store", "id", "STORE_ID")),
+        steps=Steps(**steps),
+    )
+    found = compiler.compile_pipeline(PRESETS["gpu"], cluster)
+    for number, (kind, task) in enumerate(KINDS.items(), 1):
+        container, kubernetes = executor(found, task)
+        assert container["image"] == "registry.example/byol@sha256:0"
+        assert container["resources"] == {
+            "cpuRequest": number + 0.5,
+            "cpuLimit": number + 0.5,
+            "memoryRequest": number + 10.0,
+            "memoryLimit": number + 10.0,
+            "accelerator": {"type": f"vendor.example/device-{kind}", "count": str(number)},
+        }
+        assert found.spec["root"]["dag"]["tasks"][task]["retryPolicy"] == {
+            "maxRetryCount": number,
+            "backoffDuration": f"{10 * number}s",
+            "backoffFactor": 2.0,
+            "backoffMaxDuration": "3600s",
+        }
+        assert kubernetes == {
+            "activeDeadlineSeconds": str(6000 * number),
+            "nodeSelector": {"labels": {"pool": kind, "disk": "ssd"}},
+            "tolerations": [
+                {"key": f"taint-{kind}", "operator": "Exists", "effect": "NoExecute"},
+                {"key": "team", "operator": "Equal", "value": kind},
+            ],
+            "pvcMount": [{"constant": "volume-claim", "mountPath": "/mnt/elsewhere"}],
+            "imagePullSecret": [{"secretName": "registry-login"}],
+            "secretAsEnv": [
+                {"secretName": "store", "keyToEnv": [{"secretKey": "key", "envVar": "STORE_KEY"}]},
+                {"secretName": "store", "keyToEnv": [{"secretKey": "id", "envVar": "STORE_ID"}]},
+            ],
+            "emptyDirMounts": [
+                {"volumeName": "shm", "mountPath": SHM, "medium": "Memory", "sizeLimit": f"{number}Gi"}
+            ],
+        }
+    # Nobody's environment is written into the file: a secret is a reference or is not there.
+    assert not [
+        e for e in found.spec["deploymentSpec"]["executors"].values() if e.get("container", {}).get("env")
+    ]
+    assert found.pipeline_root == cluster.pipeline_root
+
+
+def test_a_step_without_retries_or_shared_memory_says_nothing_of_them():
+    plain = Step(retries=0, shared_memory="")
+    found = compiler.compile_pipeline(PRESETS["gpu"], KubeflowConfig(steps=Steps(plain, plain, plain)))
+    for task in found.spec["root"]["dag"]["tasks"]:
+        assert "retryPolicy" not in found.spec["root"]["dag"]["tasks"][task]
+        container, kubernetes = executor(found, task)
+        assert "accelerator" not in container["resources"]
+        assert kubernetes.keys() == {"activeDeadlineSeconds", "pvcMount"}
+
+
+def test_vertex_gets_its_own_names_and_no_kubernetes(tmp_path):
+    found = compiler.compile_pipeline(PRESETS["gpu"], load(None, VERTEX), vertex=True)
     assert found.platform is None
-    assert json.loads(found.text())["pipelineSpec"]["schemaVersion"] == "2.1.0"
+    found.write(tmp_path / "byol.json")
+    job = json.loads((tmp_path / "byol.json").read_text())
+    assert job["pipelineSpec"]["schemaVersion"] == "2.1.0"
+    assert job["runtimeConfig"]["gcsOutputDirectory"] == "gs://bucket/byol"
+    json_format.ParseDict(job["pipelineSpec"], pipeline_spec_pb2.PipelineSpec())
+    container, _ = executor(found, pipeline.PRETRAINER)
+    assert container["resources"]["accelerator"] == {"type": "NVIDIA_TESLA_T4", "count": "1"}
+    assert found.spec["root"]["dag"]["tasks"][pipeline.PRETRAINER]["retryPolicy"]["maxRetryCount"] == 3
+    assert "/gcs/bucket/byol/serving" in json.dumps(job)
+    assert "/mnt/byol" not in json.dumps(job)
+    with pytest.raises(ValueError, match=r"ends in \.json here"):
+        found.write(tmp_path / "byol.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "vertex", "said"),
+    [
+        ([VERTEX[-1].replace("NVIDIA_TESLA_T4", "nvidia.com/gpu")], True, "expected a name of Vertex AI's"),
+        (["pipeline_root=s3://bucket/byol"], True, "pipeline_root is in gs:// on Vertex AI"),
+        (["claim=byol"], True, "volume a folder below /gcs/"),
+        (["volume=/mnt/byol"], True, "volume a folder below /gcs/"),
+        (["pull_secret=login"], True, "knows no pull_secret"),
+        (["steps.data.node_selector=(('pool', 'big'),)"], True, "knows no steps.data.node_selector"),
+        ([], False, "expected a name of Kubernetes', such as nvidia.com/gpu"),
+        (
+            ["steps.pretrain.accelerator=a.example/x", "steps.probe.accelerator=a.example/x"],
+            False,
+            "claim is empty",
+        ),
+    ],
+)
+def test_what_the_platform_would_ignore_is_refused(changes, vertex, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        check_platform(load(None, [*VERTEX, *changes]), vertex)
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["byol", "registry.example/byol", "registry.example:5000/byol", "registry.example/byol:latest", ""],
+)
+def test_an_image_that_may_change_under_a_schedule_is_refused(image):
+    with pytest.raises(ValueError, match="a tag other than latest, or a digest"):
+        KubeflowConfig(image=image)
+
+
+@pytest.mark.parametrize(
+    "image", ["byol:1", "registry.example:5000/byol:0.1.0", f"registry.example/team/byol@sha256:{'0' * 64}"]
+)
+def test_an_image_with_a_tag_or_digest_is_taken(image):
+    assert KubeflowConfig(image=image).image == image
+
+
+def test_a_secrets_value_in_place_of_a_name_is_refused_and_not_repeated():
+    with pytest.raises(ValueError, match="secrets: key is no name") as error:
+        SecretVariable("store", "hunter2/+==", "KEY")
+    assert "hunter2" not in str(error.value)
 
 
 @pytest.mark.parametrize(

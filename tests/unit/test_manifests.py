@@ -7,8 +7,10 @@ import pytest
 import yaml
 
 from components import serving_folder
-from kubeflow.config import KubeflowConfig
+from kubeflow.config import EXAMPLE_IMAGE, KubeflowConfig
+from pipeline.config import PRESETS
 from pipeline.cron import Cron
+from pipeline.root import Root
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "kubeflow" / "manifests"
 VERSIONS = {
@@ -19,6 +21,7 @@ VERSIONS = {
     "RoleBinding": "rbac.authorization.k8s.io/v1",
     "Deployment": "apps/v1",
     "CronJob": "batch/v1",
+    "Pod": "v1",
     "Kustomization": "kustomize.config.k8s.io/v1beta1",
 }
 FILES = sorted(path for path in FOLDER.rglob("*.yaml"))
@@ -39,6 +42,16 @@ def pods():
         yield document["spec"]["template"]["spec"]
     for document in named("CronJob"):
         yield document["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    for document in named("Pod"):
+        yield document["spec"]
+
+
+def image(folder: pathlib.Path, name: str) -> str:
+    """The image that kustomize puts in place of a name."""
+    for one in yaml.safe_load((folder / "kustomization.yaml").read_text()).get("images", []):
+        if one["name"] == name:
+            return f"{one['newName']}:{one['newTag']}"
+    return name
 
 
 def test_every_manifest_is_in_a_kustomization_of_its_folder():
@@ -49,39 +62,82 @@ def test_every_manifest_is_in_a_kustomization_of_its_folder():
 
 
 def test_kinds_have_their_api_version_and_names_are_kubernetes_names():
-    assert len(DOCUMENTS) >= 7
+    assert len(DOCUMENTS) >= 8
     for path, document in DOCUMENTS:
         assert document["apiVersion"] == VERSIONS[document["kind"]], path
         assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", document["metadata"]["name"])
         assert "namespace" not in document["metadata"]  # the kustomization's
 
 
-def test_the_cron_job_runs_one_at_a_time_and_ends():
+def test_every_image_has_a_tag_that_says_which_one_and_ours_is_set_in_one_place():
+    ours = set()
+    for path, document in DOCUMENTS:
+        for found in re.findall(r"'image': '([^']+)'", str(document)):
+            resolved = image(path.parent, found)
+            assert KubeflowConfig(image=resolved).image == resolved  # which refuses latest, and no tag
+            ours |= {resolved} if found == "byol" else set()
+    assert ours == {EXAMPLE_IMAGE}
+
+
+def test_the_cron_job_retrains_one_at_a_time_and_ends():
     (job,) = named("CronJob")
     Cron.parse(job["spec"]["schedule"])
+    assert job["spec"]["timeZone"]
     assert job["spec"]["concurrencyPolicy"] == "Forbid"
+    assert (
+        job["spec"]["startingDeadlineSeconds"] > 100
+    )  # fewer, and the controller may miss the start altogether
     template = job["spec"]["jobTemplate"]["spec"]
     assert template["template"]["spec"]["restartPolicy"] == "Never"  # podFailurePolicy takes no other
-    assert template["activeDeadlineSeconds"] > 0
+    assert 0 < template["activeDeadlineSeconds"] < 24 * 3600  # over before the next one is due
     (rule,) = template["podFailurePolicy"]["rules"]
     assert rule["action"] == "FailJob"
+    # `byol retrain`: 2 wrong input, 3 refused. 1 is a fault, which is tried again, and 0 is pushed or nothing new.
     assert rule["onExitCodes"]["operator"] == "In"
+    assert rule["onExitCodes"]["values"] == [2, 3]
     assert rule["onExitCodes"]["containerName"] == template["template"]["spec"]["containers"][0]["name"]
 
 
-def test_pods_are_not_root_and_have_limits():
+def test_the_cron_job_writes_where_kfp_does_so_that_the_server_sees_it():
+    (pod,) = [document["spec"]["jobTemplate"]["spec"]["template"]["spec"] for document in named("CronJob")]
+    byol, command, *arguments = pod["containers"][0]["command"]
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    assert (byol, command) == ("byol", "retrain")
+    assert options.keys() == {"--data", "--root", "--preset"}
+    assert options["--preset"] in PRESETS
+    assert options["--data"] == KubeflowConfig().folder("data")
+    assert str(Root(pathlib.Path(options["--root"])).serving) == KubeflowConfig().folder("serving")
+
+
+def test_pods_are_not_root_write_nowhere_else_and_have_limits():
     for pod in pods():
-        assert pod["securityContext"]["runAsNonRoot"] is True
-        assert pod["securityContext"]["runAsUser"] > 0
         assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         for container in pod["containers"]:
-            assert container["securityContext"]["allowPrivilegeEscalation"] is False
-            assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
+            security = {**pod["securityContext"], **container["securityContext"]}
+            assert security["runAsNonRoot"] is True
+            assert security["runAsUser"] > 0
+            assert security["capabilities"] == {"drop": ["ALL"]}
+        for container in [*pod["containers"], *pod.get("initContainers", [])]:
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["readOnlyRootFilesystem"] is True
+            assert "privileged" not in security
             limits, requests = container["resources"]["limits"], container["resources"]["requests"]
             assert limits["memory"]
             assert requests["cpu"]
             # Kubernetes refuses an extended resource whose request and limit differ.
             assert limits.get("nvidia.com/gpu") == requests.get("nvidia.com/gpu")
+
+
+def test_the_one_container_that_is_root_may_change_owners_and_nothing_else():
+    (pod,) = [document["spec"] for document in named("Pod")]
+    (container,) = pod["initContainers"]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN"]}
+    assert container["command"] == ["chown", "1000:1000", KubeflowConfig().volume]
+    assert pod["containers"][0]["securityContext"]["runAsUser"] == 1000
+    assert pod["restartPolicy"] == "Never"
+    assert pod["activeDeadlineSeconds"] > 0
 
 
 def test_every_mount_has_its_volume_and_the_claim_is_the_one_that_the_pipeline_mounts():

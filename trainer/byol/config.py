@@ -58,7 +58,12 @@ class ViewConfig:
 
 @dataclasses.dataclass(frozen=True)
 class HeadConfig:
-    """Sizes of projector and predictor (paper, section 3.3: 4096 hidden, 256 out)."""
+    """Sizes of projector and predictor (paper, section 3.3: 4096 hidden, 256 out).
+
+    Attributes:
+        hidden_dim: width of their hidden layer.
+        output_dim: length of a projection and of a prediction.
+    """
 
     hidden_dim: int = 4096
     output_dim: int = 256
@@ -70,6 +75,8 @@ class HeadConfig:
 
 OPTIMIZERS = ("sgd", "adamw", "lars")
 PRECISIONS = ("float32", "mixed_bfloat16")
+# What a pretraining takes over from an earlier one (docs/decisions/0062-warm-start.md).
+WARM_STARTS = ("never", "encoder", "full")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,7 @@ from trainer.byol.byol import BYOL
 from trainer.byol.checkpoint import CheckpointFolder, Position
 from trainer.byol.config import PretrainingConfig
 from trainer.byol.optimizer import build_optimizer
+from trainer.byol.warm_start import WarmStart
 
 logger = logging.getLogger("byol.pretraining")
 # A line of progress inside an epoch at most this often.
@@ -132,6 +133,7 @@ def pretrain(
     monitor: monitors.MonitorImages | None,
     checkpoints: pathlib.Path,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
+    start: WarmStart | None = None,
 ) -> PretrainingResult:
     """Trains to the end, from the newest good checkpoint if there is one for the same settings and images.
 
@@ -141,18 +143,22 @@ def pretrain(
         monitor: held-out images for the monitors; None turns them off.
         checkpoints: folder of this root's checkpoints; each training has its own inside, named by its identity.
         on_epoch: called with each finished epoch's values; a resumed training first repeats those before it.
+        start: weights of an earlier training to start from; optimizer and both schedules start anew. None: random ones.
 
     Returns:
         The model, its history and the checkpoints, which the caller removes once the result is stored.
 
     Raises:
         monitors.CollapseError: as soon as a step's loss is NaN or an epoch shows collapse.
+        ValueError: when `start` is of other networks.
     """
-    identity = _identity(config, encoder, data)
+    identity = _identity(config, encoder, data, start)
     folder = CheckpointFolder(checkpoints / identity[:16], identity, config.checkpoints_kept)
     with parallel.divided(config.devices, config.batch_size) as scope:
         with scope:
             model = build_model(config, encoder, data)
+        if start is not None:
+            start.apply(model)
         history = _train(model, config, data, monitor, folder, on_epoch or _nothing)
     return PretrainingResult(model, history, folder)
 
@@ -230,7 +236,9 @@ def _run_epoch(
     }
 
 
-def _identity(config: PretrainingConfig, encoder: EncoderConfig, data: ImageSource) -> str:
+def _identity(
+    config: PretrainingConfig, encoder: EncoderConfig, data: ImageSource, start: WarmStart | None = None
+) -> str:
     """Digest of everything that decides the weights, by which checkpoints are told apart."""
     settings = dataclasses.asdict(config)
     for name in ("checkpoint_minutes", "checkpoints_kept", "monitor_images", "steps_per_execution"):
@@ -241,6 +249,8 @@ def _identity(config: PretrainingConfig, encoder: EncoderConfig, data: ImageSour
     digest.update(f"{type(data).__name__} {data.digest()}".encode())
     for array in (data.channel_mean, data.channel_std):
         digest.update(np.ascontiguousarray(array).tobytes())
+    if start is not None:
+        digest.update(start.digest().encode())
     return digest.hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""TFX entry point of the Pretrainer: transformed training Examples in, `encoder.keras` out."""
+"""TFX entry point of the Pretrainer: transformed training Examples in, `encoder.keras` and the other networks out."""
 
 import dataclasses
 import json
@@ -12,12 +12,12 @@ from tfx import v1 as tfx
 
 from trainer import input_pipeline, settings
 from trainer.architecture import EncoderConfig
-from trainer.byol import monitors
+from trainer.byol import monitors, warm_start
 from trainer.byol.config import PretrainingConfig
 from trainer.byol.pretraining import ImageSource, PretrainingImages, pretrain, write_history
 from trainer.devices import allow_memory_growth
 
-ENCODER_FILE = "encoder.keras"
+ENCODER_FILE = warm_start.ENCODER_FILE
 HISTORY_FILE = "history.csv"
 EVENTS_FOLDER = "tensorboard"
 # The bank of the kNN monitor, in multiples of its queries.
@@ -59,9 +59,11 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
     The monitors' values are in `model_run` after each epoch: as CSV and as TensorBoard events.
 
     `fn_args.custom_config` holds `pretraining` and `encoder` (their dataclasses as dicts) and `checkpoints`, a folder
-    that outlives a killed run, and `memory_images`, as `input_pipeline.open_split` takes it.
+    that outlives a killed run, and `memory_images`, as `input_pipeline.open_split` takes it. `warm_start`, "never" when
+    absent, says what is taken over from the earlier Pretrainer's model in `fn_args.base_model`.
     """
     allow_memory_growth()
+    start = warm_start.read_warm_start(fn_args.custom_config.get("warm_start", "never"), fn_args.base_model)
     config = settings.from_dict(PretrainingConfig, fn_args.custom_config["pretraining"], "pretraining.")
     encoder = settings.from_dict(EncoderConfig, fn_args.custom_config["encoder"], "encoder.")
     split = input_pipeline.open_split(fn_args.train_files, fn_args.custom_config["memory_images"])
@@ -83,16 +85,19 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
         monitor_images(split, config.monitor_images),
         pathlib.Path(fn_args.custom_config["checkpoints"]),
         on_epoch,
+        start,
     )
     writer.close()
     serving = pathlib.Path(fn_args.serving_model_dir)
     serving.mkdir(parents=True, exist_ok=True)
     result.encoder().save(serving / ENCODER_FILE)
+    warm_start.save_networks(result.model, serving / warm_start.NETWORKS_FILE)
     record = {
         "epochs": result.history,
         "backend": keras.backend.backend(),
         "images": len(data),
         "digest": split.rows.digest,
+        "warm_start": {"policy": start.policy, "weights": start.digest()} if start else {"policy": "never"},
     }
     (serving / "pretraining.json").write_text(json.dumps(record, indent=1))
     result.checkpoints.remove()

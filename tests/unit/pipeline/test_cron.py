@@ -1,11 +1,17 @@
 """Cron's fields: against the dates that crontab(5) means, and against another implementation."""
 
 import datetime
+import os
+import re
+import shutil
+import subprocess
+import zoneinfo
 
 import pytest
 from apscheduler.triggers.cron import CronTrigger
 
 from pipeline.cron import Cron
+from pipeline.schedule.foreground import cron_trigger
 
 START = datetime.datetime(2026, 11, 23, tzinfo=datetime.timezone.utc)  # a Monday
 
@@ -45,6 +51,8 @@ def test_kubeflow_gets_six_fields_that_mean_the_same(text, kubeflow):
         ("@daily", "received 1 in"),
         ("0 3 ? * *", "day of"),
         ("0 ³ * * *", "hour of"),
+        ("0 3 */2 * 1", "day of '0 3 */2 * 1' is '*/2' beside a weekday, which schedulers read differently"),
+        ("0 3 13 * 5,*/3", "weekday of '0 3 13 * 5,*/3' is '5,*/3' beside a day"),
     ],
 )
 def test_what_is_no_schedule_is_refused(text, part):
@@ -75,4 +83,114 @@ def test_another_implementation_fires_at_the_same_minutes(text):
         expected.append(moment.replace(tzinfo=datetime.timezone.utc))
         moment += datetime.timedelta(minutes=1)
     minutes = (START + datetime.timedelta(minutes=n) for n in range(21 * 24 * 60))
-    assert [m for m in minutes if Cron.parse(text).matches(m)] == expected
+    cron = Cron.parse(text)
+    assert [m for m in minutes if cron.matches(m)] == expected
+
+
+# With every trap: Sunday as 0 and 7, a day or a weekday, a day that the month lacks, the end of a leap February.
+SCHEDULES = [
+    "0 3 * * *",
+    "0 3 * * 0",
+    "0 3 * * 7",
+    "0 3 * * 1",
+    "*/20 1,13 13 * 5",
+    "30 2 31 * *",
+    "15 4 29 2 *",
+    "0 12 30 2 1",
+    "0 12 1-7 3,12 sat",
+]
+BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
+
+
+def by_hand(text: str, start: datetime.datetime, days: int) -> list[datetime.datetime]:
+    """Minutes that crontab(5) means, from its words, without the class under test; `start` is a midnight in UTC."""
+
+    def values(field, top):
+        found = set()
+        for part in field.lower().split(","):
+            span, _, step = part.partition("/")
+            first, _, last = span.replace("sat", "6").partition("-")
+            ends = (0, top) if span == "*" else (int(first), int(last or first))
+            found |= {
+                value for value in range(ends[0], ends[1] + 1) if (value - ends[0]) % int(step or 1) == 0
+            }
+        return sorted(found)
+
+    minute, hour, day, month, weekday = text.split()
+    found = []
+    for number in range(days):
+        date = start + datetime.timedelta(days=number)
+        on_day = date.day in values(day, 31)
+        on_weekday = date.strftime("%w") in map(str, values(weekday.replace("7", "0"), 6))
+        today = on_day or on_weekday if "*" not in (day, weekday) else on_day and on_weekday
+        if today and date.month in values(month, 12):
+            found += [date.replace(hour=h, minute=m) for h in values(hour, 23) for m in values(minute, 59)]
+    return found
+
+
+def fires(text: str, timezone: str, start: datetime.datetime, end: datetime.datetime):
+    """What APScheduler's trigger gives, asked as its scheduler asks."""
+    trigger, before, now, found = cron_trigger(Cron.parse(text), timezone), None, start, []
+    while (moment := trigger.get_next_fire_time(before, now)) and moment < end:
+        found.append(moment.astimezone(datetime.timezone.utc))
+        before = now = moment
+    return found
+
+
+@pytest.mark.parametrize("text", SCHEDULES)
+def test_apscheduler_fires_when_crontab_says(text):
+    start = datetime.datetime(2028, 2, 1, tzinfo=datetime.timezone.utc)
+    expected = by_hand(text, start, 60)
+    assert expected
+    assert fires(text, "UTC", start, start + datetime.timedelta(days=60)) == expected
+
+
+def test_sunday_is_sunday():
+    """By name, APScheduler's 0 would be Monday."""
+    found = fires("0 3 * * 0", "UTC", START, START + datetime.timedelta(days=28))
+    assert [moment.date().isoformat() for moment in found] == [
+        "2026-11-29",
+        "2026-12-06",
+        "2026-12-13",
+        "2026-12-20",
+    ]
+
+
+@pytest.mark.parametrize(("year", "month", "day"), [(2027, 3, 27), (2026, 10, 24)])
+def test_no_night_is_missed_when_the_clocks_change(year, month, day):
+    """3:00 comes once in each night; 2:30 comes in each, moved or twice where the clocks leave out or repeat it."""
+    start = datetime.datetime(year, month, day, tzinfo=BERLIN)
+    end = start + datetime.timedelta(days=3)
+    found = fires("0 3 * * *", "Europe/Berlin", start, end)
+    assert [f"{moment.astimezone(BERLIN):%d %H:%M}" for moment in found] == [
+        f"{one} 03:00" for one in (day, day + 1, day + 2)
+    ]
+    half_past = fires("30 2 * * *", "Europe/Berlin", start, end)
+    nights = [moment.astimezone(BERLIN).date().day for moment in half_past]
+    assert sorted(set(nights)) == [day, day + 1, day + 2]
+    assert len(nights) == (4 if month == 10 else 3)
+    if month == 3:
+        assert half_past[1].astimezone(BERLIN).isoformat() == "2027-03-28T03:30:00+02:00"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@pytest.mark.parametrize("text", SCHEDULES)
+def test_systemd_starts_when_crontab_says(text):
+    start = datetime.datetime(2028, 2, 1, tzinfo=datetime.timezone.utc)
+    expected = by_hand(text, start, 40)
+    found = set()
+    for event in Cron.parse(text).systemd("UTC"):
+        told = subprocess.run(
+            # The base is left out, and midnight may be meant.
+            ["systemd-analyze", "calendar", "--iterations=300", "--base-time=2028-01-31 23:59:59 UTC", event],
+            env={**os.environ, "TZ": "UTC", "LC_ALL": "C"},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        found |= set(re.findall(r"(\d{4}-\d\d-\d\d \d\d:\d\d):00 UTC", told))
+    end = (start + datetime.timedelta(days=40)).strftime("%Y-%m-%d %H:%M")
+    assert sorted(moment for moment in found if moment < end) == [
+        moment.strftime("%Y-%m-%d %H:%M") for moment in expected
+    ]
+    assert Cron.parse(text).systemd("Europe/Berlin")[0].endswith(":00 Europe/Berlin")

@@ -38,12 +38,12 @@ def _said(view) -> list[str]:
 
 
 def test_the_table_follows_a_run(clock):
-    view = progress.LiveView(NODES, {"Gen": 5.0, "Pretrainer": 100.0, "Pusher": 10.0}, clock)
+    view = progress.LiveView(NODES, {"Gen": 5.0, "Pretrainer": 100.0, "Pusher": 0.4}, clock)
     assert _said(view) == [
-        "· Gen waiting",
-        "· Pretrainer waiting",
+        "· Gen waiting, about 0:05",
+        "· Pretrainer waiting, about 1:40",
         "· Pusher waiting",
-        "all 0:00 about 1:55 left",
+        "all 0:00 about 1:45 left",
     ]
     view.started("Gen")
     clock.now = 2.0
@@ -55,16 +55,32 @@ def test_the_table_follows_a_run(clock):
         "= Gen from cache",
         "▶ Pretrainer 1:00 about 0:40 left",
         "· Pusher waiting",
-        "all 1:02 about 0:50 left",
+        "all 1:02 about 0:40 left",
     ]
     view.told("epoch 2/4 loss 1.5")
     assert _said(view)[1] == "▶ Pretrainer 1:00 epoch 2/4 loss 1.5"
     clock.now = 300.0  # longer than ever before
-    assert view.seconds_left() == 10.0
+    assert view.seconds_left() == 0.4
     view.finished("Pretrainer", progress.DONE, 298.0)
     assert _said(view)[1] == "✓ Pretrainer 4:58"
     view.finished("Pusher", progress.FAILED, 1.0)
-    assert _said(view)[2:] == ["✗ Pusher 0:01 failed", "all 5:00 nearly done"]
+    assert _said(view)[2:] == ["✗ Pusher 0:01 failed", "all 5:00"]
+
+
+def test_a_long_remark_leaves_names_and_times_whole(clock):
+    """On 80 columns the end of what a trainer says, the time left, goes to another line and is not cut off."""
+    names = ["LatestBlessedModel", "Pretrainer"]
+    view = progress.LiveView(names, {}, clock)
+    view.started("Pretrainer")
+    view.told("epoch 10/10  loss 0.862  tau 0.9761  kNN 59.0%  spread 0.80  457 images/s  30 min left")
+    out = io.StringIO()
+    Console(file=out, width=80).print(view)
+    lines = out.getvalue().splitlines()
+    assert "LatestBlessedModel" in lines[0]
+    assert "Pretrainer" in lines[1]
+    assert "0:00" in lines[1]
+    assert "30 min left" in " ".join(" ".join(lines[1:-1]).split())
+    assert len(lines) <= len(names) + 1 + progress._LONG_REMARK
 
 
 def test_without_earlier_runs_there_is_no_estimate(clock):
@@ -124,7 +140,7 @@ def test_a_live_table_on_a_terminal_ends_with_what_failed():
 
 def test_a_terminal_too_low_for_the_table_gets_lines():
     out = io.StringIO()
-    console = Console(file=out, width=100, height=len(NODES) + 1, force_terminal=True, color_system=None)
+    console = Console(file=out, width=100, height=len(NODES) + 3, force_terminal=True, color_system=None)
     console._environ = {"TERM": "xterm"}
     with progress.followed(console, NODES, {}):
         _log_a_run()

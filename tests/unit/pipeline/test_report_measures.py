@@ -118,3 +118,7 @@ def test_a_line_chart_maps_ends_to_the_frame():
     one = charts.line_chart("loss", "Loss", [1], [5.0])
     assert one is not None
     assert one.first == one.last == "5"
+    as_share = charts.line_chart("knn_accuracy", "kNN", [1, 2], [0.2, 0.345], as_share=True)
+    assert as_share is not None
+    assert as_share.summary == "kNN: 20% after epoch 1, 34.5% after epoch 2; lowest 20%, highest 34.5%."
+    assert [tick.label for tick in as_share.y_ticks] == ["20%", "25%", "30%", "35%"]

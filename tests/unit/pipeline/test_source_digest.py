@@ -38,7 +38,7 @@ def _changed(copy, path: str) -> set[str]:
         ("trainer/probe/probe.py", {"LinearProbe", "RandomProbe"}),
         ("trainer/byol/losses.py", {"Pretrainer"}),
         ("trainer/networks.py", {"Pretrainer", "LinearProbe", "RandomProbe"}),
-        ("components/example_gen.py", {"Cifar10ExampleGen"}),
+        ("components/example_gen.py", {"Cifar10ExampleGen", "TestExampleGen"}),
         ("components/pusher.py", {"Pusher"}),
         ("components/serving_requests.py", {"ServingCheck"}),
     ],

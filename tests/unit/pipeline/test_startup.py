@@ -24,7 +24,7 @@ HEAVY = (
     "jinja2",
     "numpy",
 )
-COMMANDS = ("embed", "search", "serve", "report", "tensorboard")
+COMMANDS = ("embed", "search", "serve", "report", "tensorboard", "history", "lineage", "prune")
 
 
 def _seconds(*arguments: str) -> float:

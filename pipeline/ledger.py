@@ -1,0 +1,141 @@
+"""What scheduled retraining remembers in a root: what became of each span, and each training it decided on.
+
+One JSON file, replaced in one rename. ML Metadata knows what ran; this knows why, and what did not.
+"""
+
+import dataclasses
+import datetime
+import json
+import pathlib
+from typing import Any
+
+from pipeline.root import write_atomically
+
+ACCEPTED, REFUSED, EXCLUDED, TOO_OLD = "accepted", "refused", "excluded", "too old"
+UNFINISHED, PUSHED, NOT_PUSHED, FAILED = "unfinished", "pushed", "refused", "failed"
+_FORMAT = 1
+
+
+@dataclasses.dataclass
+class SpanRecord:
+    """What became of a span.
+
+    Attributes:
+        state: ACCEPTED, it may be trained on; REFUSED, its data did not pass; EXCLUDED, by a person; TOO_OLD, it came
+            when the window had moved on.
+        reason: in a sentence; empty for an accepted one.
+        fingerprint: of its files when it was looked at: another one is another delivery.
+        seen: when, ISO 8601 in UTC.
+        compared: the spans that its data was compared with.
+    """
+
+    state: str
+    reason: str
+    fingerprint: str
+    seen: str
+    compared: list[int] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class Training:
+    """One decision to train.
+
+    Attributes:
+        window: spans that are trained on, ascending; the last is the newest.
+        new: those of them that no finished training has had.
+        warm_start: the policy that was asked for.
+        parent: id of the Pretrainer's Model to start from; None for random weights.
+        parent_version: the served version that came from it.
+        baseline: id of the served LinearProbe's Model to compare with; None before the first push.
+        run_id: TFX's; None until the run has ended.
+        outcome: UNFINISHED, PUSHED, NOT_PUSHED (the gate refused) or FAILED (given up after some attempts).
+        reason: why nothing was pushed, or what failed.
+        version: what was pushed.
+        accuracy: on the fixed test set.
+        attempts: how often it was begun.
+        started, ended: ISO 8601 in UTC.
+    """
+
+    window: list[int]
+    new: list[int]
+    warm_start: str
+    parent: int | None
+    parent_version: int | None
+    baseline: int | None
+    run_id: str | None = None
+    outcome: str = UNFINISHED
+    reason: str = ""
+    version: int | None = None
+    accuracy: float | None = None
+    attempts: int = 0
+    started: str = ""
+    ended: str | None = None
+
+
+@dataclasses.dataclass
+class Ledger:
+    """All spans by number, and all trainings in their order."""
+
+    path: pathlib.Path
+    spans: dict[int, SpanRecord] = dataclasses.field(default_factory=dict)
+    trainings: list[Training] = dataclasses.field(default_factory=list)
+
+    @classmethod
+    def load(cls, path: pathlib.Path) -> "Ledger":
+        """Reads the file; an empty ledger when there is none.
+
+        Raises:
+            ValueError: the file is not a ledger of this format. It is left as it is.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["format"] != _FORMAT:
+                raise ValueError(f"format {content['format']}, expected {_FORMAT}")
+            spans = {int(number): SpanRecord(**span) for number, span in content["spans"].items()}
+            return cls(path, spans, [Training(**training) for training in content["runs"]])
+        except FileNotFoundError:
+            return cls(path)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{path} is not a ledger of `byol retrain`: {error}. Restore it from a backup, or move it away to "
+                "begin with all spans anew."
+            ) from error
+
+    def save(self) -> None:
+        """Writes the file in one rename."""
+        content: dict[str, Any] = {
+            "format": _FORMAT,
+            "spans": {str(number): dataclasses.asdict(self.spans[number]) for number in sorted(self.spans)},
+            "runs": [dataclasses.asdict(training) for training in self.trainings],
+        }
+        write_atomically(self.path, json.dumps(content, indent=1) + "\n")
+
+    def mark(
+        self, span: int, state: str, fingerprint: str, reason: str = "", compared: list[int] | None = None
+    ) -> None:
+        """Remembers what became of a span."""
+        self.spans[span] = SpanRecord(state, reason, fingerprint, now(), compared or [])
+        self.save()
+
+    def accepted(self) -> list[int]:
+        """Spans that may be trained on, ascending."""
+        return sorted(number for number, span in self.spans.items() if span.state == ACCEPTED)
+
+    def unfinished(self) -> Training | None:
+        """The training that was begun and has not ended; there is at most one."""
+        return next((t for t in self.trainings if t.outcome == UNFINISHED), None)
+
+    def untrained(self) -> list[int]:
+        """Accepted spans that no finished training has had, ascending."""
+        had = {span for t in self.trainings if t.outcome in (PUSHED, NOT_PUSHED) for span in t.window}
+        return [span for span in self.accepted() if span not in had]
+
+    def unheard(self) -> list[int]:
+        """Untrained spans that no training, given up ones included, was ever begun for."""
+        begun = {span for t in self.trainings for span in t.window}
+        return [span for span in self.untrained() if span not in begun]
+
+
+def now() -> str:
+    """The time as the ledger writes it."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

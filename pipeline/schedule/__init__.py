@@ -1,0 +1,1 @@
+"""`byol schedule`: calls `byol retrain` again and again, by a scheduler that exists."""

@@ -1,0 +1,119 @@
+"""`byol retrain` with the real pipeline: spans come, one is poisoned, a training is killed, and each call goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from components import cifar10, serving_folder, synthetic
+from pipeline import arrivals, ledger
+from pipeline.ledger import Ledger
+from pipeline.root import Root
+from tests.e2e import byol_command
+
+AGREEMENT = "gate.minimum_label_agreement=0.25"  # the small model's accuracy is about a half, a permuted span's a tenth
+
+
+class Spans:
+    """A folder of spans, and the command on it."""
+
+    def __init__(self, folder):
+        self.data, self.root = folder / "spans", folder / "root"
+        synthetic.write(self.data / arrivals.TEST_FOLDER, train=10, test=byol_command.TEST_IMAGES, seed=99)
+
+    def deliver(self, number, permuted=False):
+        path = synthetic.write(
+            self.data / f"span-{number}", train=byol_command.TRAIN_IMAGES, test=200, seed=number
+        )
+        if permuted:
+            for file in path.glob("*.bin"):
+                images, labels = cifar10.read_records(file)
+                file.write_bytes(cifar10.encode_records(images, np.roll(np.arange(10), 3)[labels]))
+        (path / arrivals.COMPLETE_MARKER).touch()
+
+    def command(self):
+        assignments = [part for setting in [*byol_command.SMALL, AGREEMENT] for part in ("--set", setting)]
+        return [
+            *[sys.executable, "-m", "pipeline.cli", "retrain", "--preset", "demo", "--window", "2"],
+            *["--data", str(self.data), "--root", str(self.root), "--warm-start", "full"],
+            *assignments,
+        ]
+
+    def start(self):
+        return subprocess.Popen(
+            self.command(), cwd=byol_command.PROJECT, env=byol_command.environment(), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+
+    def call(self, status=0):
+        process = self.start()
+        said, _ = process.communicate(timeout=500)
+        assert process.returncode == status, said
+        return said
+
+    def ledger(self):
+        return Ledger.load(Root(self.root).ledger)
+
+    def served(self):
+        return next(v for v in serving_folder.versions(Root(self.root).serving) if v.served)
+
+
+@pytest.fixture(scope="module")
+def spans(tmp_path_factory):
+    """After a first span, and a second call that found nothing."""
+    made = Spans(tmp_path_factory.mktemp("retraining"))
+    made.deliver(1)
+    made.call()
+    return made
+
+
+def test_the_first_span_is_pushed_and_then_there_is_nothing_new(spans):
+    """Slow: the module's first pipeline. A call without work takes less than three seconds."""
+    (training,) = spans.ledger().trainings
+    assert (training.outcome, training.window, training.baseline) == (ledger.PUSHED, [1], None)
+    assert training.version == spans.served().number
+    started = time.perf_counter()
+    assert "Nothing new" in spans.call()
+    assert time.perf_counter() - started < 3
+
+
+@pytest.mark.timeout(900)
+def test_a_poisoned_span_is_refused_and_a_killed_training_goes_on(spans):
+    """Slow (two pipelines): the faults share them. SIGKILL comes in the middle of pretraining.
+
+    While the first call is at work, a second one says so and ends with 0. The call after the kill finishes the same
+    training: its parent and its baseline are those of the first version, and no finished stage is repeated.
+    """
+    first = spans.served()
+    spans.deliver(2, permuted=True)
+    spans.deliver(3)
+    process, said = spans.start(), ""
+    for line in process.stdout:
+        said += line
+        if "epoch 2/4" in line:
+            assert "Nothing done: Another run (process " in spans.call()
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, said
+    assert "Span 2: refused. span 2, split train: the served model agrees with" in said
+    unfinished = spans.ledger().unfinished()
+    assert (unfinished.window, unfinished.new, unfinished.parent_version) == ([1, 3], [3], first.number)
+
+    process = spans.start()
+    said, _ = process.communicate(timeout=500)
+    assert process.returncode in (0, 3), said
+    assert "Resuming pretraining at epoch" in said
+    assert "Transform: from cache" in said
+    known = spans.ledger()
+    training = known.trainings[-1]
+    assert training.outcome == (ledger.PUSHED if process.returncode == 0 else ledger.NOT_PUSHED)
+    assert (training.window, training.parent, training.baseline) == (
+        unfinished.window, unfinished.parent, unfinished.baseline,
+    )  # fmt: skip
+    assert known.spans[2].state == ledger.REFUSED
+    verdict = json.loads(next(spans.root.glob("tfx/Verdict/verdict/*/verdict.json")).read_text())
+    assert verdict["comparison"]["result"] == "no baseline"
