@@ -380,8 +380,15 @@ def test_the_card_says_what_the_verdict_measured(world, judge, tmp_path):
     _, record, verdict = judge()
     card = gate_models.artifact(standard_artifacts.ModelEvaluation, tmp_path / "card", 50)
     settings = json.dumps(dataclasses.asdict(PRESETS["demo"]))
+    fixed_images = np.random.default_rng(9).integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
+    fixed = gate_models.write_examples(tmp_path / "fixed", fixed_images, np.arange(10))
     model_card.ModelCard.test_call(
-        verdict=verdict, examples=world.examples, card=card, settings=settings, code_digest="0123abc"
+        verdict=verdict,
+        examples=[world.examples],
+        test_examples=fixed,
+        card=card,
+        settings=settings,
+        code_digest="0123abc",
     )
     assert card.get_string_custom_property("current_model") == world.models[NOISE].uri
     text = (tmp_path / "card" / "MODEL_CARD.md").read_text()
@@ -400,9 +407,15 @@ def test_the_card_says_what_the_verdict_measured(world, judge, tmp_path):
     ):
         assert words in text
         assert words in page
-    assert "| span | 7 |" in text
-    digest = hashlib.sha256(b"".join(sorted(content_hashes(world.images)))).hexdigest()
-    assert f"| split test | {IMAGES} images, SHA-256 of their content hashes {digest} |" in text
+    splits = json.loads(card.get_string_custom_property("data"))
+    for name, images, found in (
+        ("span 7", world.images, splits["spans"][0]),
+        ("fixed test set", fixed_images, splits["fixed_test"]),
+    ):
+        digest = hashlib.sha256(b"".join(sorted(content_hashes(images)))).hexdigest()
+        assert f"| {name}, test | {len(images)} images, SHA-256 of their content hashes {digest} |" in text
+        assert found["splits"] == {"test": {"rows": len(images), "sha256": digest}}
+        assert found["span"] == 7
     low, high = gate_statistics.accuracy_interval(round(0.6 * 500), 500)
     assert f"| jpeg | 0.6000 | {low:.4f} to {high:.4f} |" in text
     assert "the signature <code>classify</code>" in page.lower()
