@@ -146,9 +146,10 @@ def _put(text: str, out: pathlib.Path | None) -> None:
 
 
 def _tell_history(found: "History") -> None:
-    table = Table(
-        "run", "min", "spans", "accuracy", "untrained", "outcome", "version", "from", "why", title="Runs"
-    )
+    table = Table(title="Runs")
+    table.add_column("run", no_wrap=True, min_width=19)
+    for name in ("min", "spans", "accuracy", "untrained", "outcome", "version", "from", "why"):
+        table.add_column(name)
     looked_at, told = 0, {span.reason for span in found.spans}
     for run in found.runs:
         if run.outcome == "data looked at":
@@ -194,7 +195,7 @@ def _tell_spans(found: "History", screen: Console) -> None:
         return
     table = Table("span", "state", "seen", "runs", "why", title="Spans")
     for span in found.spans:
-        table.add_row(str(span.span), span.state, span.seen, str(len(span.runs)), span.reason)
+        table.add_row(str(span.span), span.state, span.seen[:19], str(len(span.runs)), span.reason)
     screen.print(table)
 
 
@@ -220,7 +221,7 @@ def _tell_lineage(found: "Lineage") -> None:
 
 def _tell_version(found: "Lineage") -> None:
     marks = [word for word, is_so in (("served", found.served), ("withdrawn", found.withdrawn)) if is_so]
-    typer.echo(f"Version {found.version} {' and '.join(marks)}".rstrip())
+    typer.echo(", ".join([f"Version {found.version}", *marks]))
     record, told = found.record, found.record.get("lineage", {})
     for name in ("action", "origin_version", "restored_version", "published_at", "digest"):
         if name in record:
@@ -230,7 +231,8 @@ def _tell_version(found: "Lineage") -> None:
     typer.echo(f"  run: {told.get('run_id', 'not recorded')}")
     typer.echo(f"  code digest: {told.get('code_digest', 'not recorded')}")
     for name, value in told.get("metrics", {}).items():
-        typer.echo(f"  {name}: {value:.6g}")
+        if not name.endswith("_diff"):  # to the baseline; the verdict and --format json have them
+            typer.echo(f"  {name}: {value:.6g}")
 
 
 def _tell_training(how: str, training: "Training") -> None:
