@@ -61,12 +61,10 @@ class Server:
     def __init__(
         self, host: str, namespace: str = "", token: str = "", timeout: float = TIMEOUT_SECONDS
     ) -> None:
-        import kfp
-
         self._host, self._namespace, self._timeout = host, namespace or None, timeout
         with self._one_line(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            self._client = kfp.Client(
+            self._client = _client_class(timeout)(
                 host=host, namespace=namespace or "kubeflow", existing_token=token or None
             )
         self._limit_waiting()
@@ -220,6 +218,20 @@ class Server:
                 f"{self._host} {what}. Is --host the address of KFP's API, and the port forwarded "
                 "(kubectl -n kubeflow port-forward svc/ml-pipeline 8888)?"
             ) from error
+
+
+def _client_class(seconds: float) -> type:
+    """kfp's client, which asks for the server's health once: by itself five times, 5 s apart, for ever if it hangs."""
+    import kfp
+
+    class Client(kfp.Client):
+        def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
+            """Asks once; `sleep_duration` is kfp's, before the next time."""
+            pool = self._healthz_api.api_client.rest_client.pool_manager
+            pool.request = _limited(pool, seconds)
+            return self._healthz_api.get_healthz()
+
+    return Client
 
 
 def _limited(pool: Any, seconds: float) -> Callable[..., Any]:
