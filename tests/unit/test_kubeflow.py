@@ -293,6 +293,22 @@ def test_every_setting_of_every_kind_of_step_is_in_the_file():
     assert found.pipeline_root == cluster.pipeline_root
 
 
+def test_a_warm_start_and_a_fixed_test_set_bring_their_tasks(compiled):
+    config = dataclasses.replace(PRESETS["gpu"], warm_start="encoder")
+    found = compiler.compile_pipeline(config, KubeflowConfig(test="data/test"))
+    tasks = found.spec["root"]["dag"]["tasks"]
+    more = {pipeline.WARM_START, "KeptNetworks", pipeline.TEST_EXAMPLE_GEN, pipeline.NEWEST_EVALUATOR}
+    assert tasks.keys() - compiled.spec["root"]["dag"]["tasks"].keys() == more
+    assert pipeline.WARM_START in spec_checks.predecessors(tasks[pipeline.PRETRAINER])
+    assert spec_checks.predecessors(tasks["KeptNetworks"]) == {pipeline.PRETRAINER, pipeline.PUSHER}
+    # Both read and write where the other looks.
+    stores = {
+        tasks[name]["inputs"]["parameters"]["store"]["runtimeValue"]["constant"]
+        for name in (pipeline.WARM_START, "KeptNetworks")
+    }
+    assert stores == {KubeflowConfig().folder("networks")}
+
+
 def test_a_step_without_retries_or_shared_memory_says_nothing_of_them():
     plain = Step(retries=0, shared_memory="")
     found = compiler.compile_pipeline(PRESETS["gpu"], KubeflowConfig(steps=Steps(plain, plain, plain)))
