@@ -101,7 +101,9 @@ def load(path: pathlib.Path) -> EmbeddingTable:
     try:
         table = _READERS[path.suffix](path)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not a file that `byol embed` wrote: {error}.") from error
+        raise ValueError(
+            f"{path} is not a file that `byol embed` wrote: {str(error).rstrip('.')}. Embed the images again."
+        ) from error
     if table.vectors.ndim != 2 or len(table.vectors) != len(table.names) or not len(table.names):
         raise ValueError(f"{path} holds {len(table.names)} names and vectors {list(table.vectors.shape)}.")
     return table

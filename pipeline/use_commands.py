@@ -1,5 +1,6 @@
 """Commands for what a run pushed: embed images, search among them, serve the encoder."""
 
+import contextlib
 import logging
 import os
 import pathlib
@@ -61,7 +62,7 @@ def embed(
             typer.echo(f"Left out: {file}: {reason}.", err=True)
         if not table.names:
             stop(f"None of {len(files)} images could be read.", _FAILED)
-        embeddings.save(table, out)
+        _save(table, out)
     except (ValueError, OSError) as error:
         stop(str(error))
     typer.echo(f"Wrote {len(table.names)} embeddings of {table.vectors.shape[1]} numbers to {out}.")
@@ -169,12 +170,12 @@ def _serve_by_ourselves(folder: pathlib.Path, name: str, host: str, port: int) -
     )
     sys.stdout.flush()
     try:
-        server.serve_forever()
-    except KeyboardInterrupt:
-        typer.echo("Ended.")
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
     finally:
         follower.stop()
         server.server_close()
+    typer.echo("Ended.")
 
 
 def _load(root: pathlib.Path | None, model: pathlib.Path | None) -> "Encoder":
@@ -232,6 +233,15 @@ def _embed_files(
         digest=serving_folder.model_digest(encoder.path),
     )
     return table, broken
+
+
+def _save(table: "EmbeddingTable", out: pathlib.Path) -> None:
+    from pipeline import embeddings
+
+    try:
+        embeddings.save(table, out)
+    except OSError as error:
+        raise ValueError(f"Cannot write {out}: {error.strerror}. Choose another --out.") from error
 
 
 def _quiet_tensorflow() -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from components.serving_requests import png_bomb
-from pipeline import cli, embeddings
+from pipeline import cli, embeddings, use_commands
 from pipeline.encoder import MAX_FILE_BYTES, find_version, load_encoder
 from tests.component import tiny_served
 
@@ -164,6 +164,21 @@ def test_wrong_input_is_one_line_and_status_2(pushed, folder, tmp_path, monkeypa
     assert said in result.output
     assert len(result.output.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_files_that_cannot_be_written_or_read_are_named(tmp_path):
+    table = embeddings.EmbeddingTable(("a",), np.ones((1, 2), np.float32), "model", "digest")
+    file = tmp_path / "file"
+    file.write_text("no folder")
+    with pytest.raises(ValueError, match=r"Cannot write .*x\.npz: .*\. Choose another --out\.$"):
+        use_commands._save(table, file / "x.npz")
+    for suffix in embeddings.SUFFIXES:
+        path = file.with_suffix(suffix)
+        path.write_text("not ours")
+        with pytest.raises(
+            ValueError, match=r"is not a file that `byol embed` wrote: .*[^.]\. Embed the images again"
+        ):
+            embeddings.load(path)
 
 
 def test_where_tensorflow_serving_is_installed_it_serves(pushed, tmp_path, monkeypatch):
