@@ -184,12 +184,10 @@ def to_html(sections: Sequence[Section]) -> str:
 
 
 def _summary(verdict: Mapping[str, Any]) -> str:
-    metrics = verdict["metrics"]
-    low, high = metrics["accuracy_interval"]
     return (
-        "An image encoder that learnt without labels (BYOL), with a linear classifier on its frozen features. That "
-        f"classifier is right on {metrics[verdicts.ACCURACY]:.2%} of {metrics[verdicts.EXAMPLE_COUNT]:.0f} test images "
-        f"(95% interval {low:.2%} to {high:.2%}). The gate {'blessed' if verdict['blessed'] else 'refused'} it."
+        "An image encoder that learnt without labels (BYOL), with a linear classifier on its frozen features. Of all "
+        f"test images that classifier is {verdicts.accuracy_sentence(verdict['metrics'])}. The gate "
+        f"{'blessed' if verdict['blessed'] else 'refused'} it."
     )
 
 
@@ -223,12 +221,8 @@ def _metrics(verdict: Mapping[str, Any]) -> Section:
         f"Against the same classifier on an untrained encoder: {control}.",
     ]
     if verdict["newest"]:
-        newest = verdict["newest"]["metrics"]
-        low, high = newest["accuracy_interval"]
-        words.append(
-            f"On {verdicts.NEWEST} alone: right on {newest[verdicts.ACCURACY]:.2%} of "
-            f"{newest[verdicts.EXAMPLE_COUNT]:.0f} (95% interval {low:.2%} to {high:.2%})."
-        )
+        newest = verdicts.accuracy_sentence(verdict["newest"]["metrics"])
+        words.append(f"On {verdicts.NEWEST} alone: {newest}.")
     return Section("Metrics", words, ("metric", "value", "95% interval", verdicts.SERVED), rows)
 
 

@@ -331,13 +331,24 @@ def markdown(record: Mapping[str, Any]) -> str:
         lines += [*(f"- {criterion.sentence()}" for criterion in missed), ""]
     lines += [f"Against {SERVED}: {comparison_sentence(record['comparison'])}.", ""]
     if record["newest"]:
-        lines += [f"On {NEWEST} alone: {comparison_sentence(record['newest']['comparison'])}.", ""]
+        accuracy = accuracy_sentence(record["newest"]["metrics"])
+        change = comparison_sentence(record["newest"]["comparison"])
+        lines += [f"On {NEWEST} alone: {accuracy}; against {SERVED}: {change}.", ""]
     lines += ["| | metric | images | threshold | value | baseline |", "|---|---|---|---|---|---|"]
     for criterion in record["criteria"]:
         numbers = [_number(criterion[key]) for key in ("threshold", "value", "baseline")]
         mark = "met" if criterion["passed"] else "**missed**"
         lines.append(f"| {mark} | {criterion['metric']} | {criterion['slice']} | {' | '.join(numbers)} |")
     return "\n".join(lines) + "\n"
+
+
+def accuracy_sentence(metrics: Mapping[str, Any]) -> str:
+    """An accuracy with the number of its images and its interval, in words."""
+    low, high = metrics["accuracy_interval"]
+    return (
+        f"right on {metrics[ACCURACY]:.2%} of {metrics[EXAMPLE_COUNT]:.0f} "
+        f"(95% interval {low:.2%} to {high:.2%})"
+    )
 
 
 def comparison_sentence(comparison: Mapping[str, Any]) -> str:

@@ -360,7 +360,12 @@ def test_the_newest_span_is_judged_on_its_own_images(world, judge, tmp_path, fir
     assert record["newest"]["metrics"]["example_count"] == IMAGES
     assert record["newest"]["comparison"] == {"result": verdicts.FIRST}
     text = (tmp_path / "verdict" / verdicts.MARKDOWN_FILE).read_text()
-    assert "On the newest span's test images alone: there is none yet." in text
+    right = int(world.right[SERVED].sum())
+    low, high = gate_statistics.accuracy_interval(right, IMAGES)
+    assert (
+        f"On the newest span's test images alone: right on {right / IMAGES:.2%} of {IMAGES} (95% interval {low:.2%} to "
+        f"{high:.2%}); against the served model: there is none yet."
+    ) in text
     assert text.count("\n- ") == 2
     assert all(f"\n- {sentence}\n" in text for sentence in sentences)
 
@@ -411,7 +416,7 @@ def test_the_card_says_what_the_verdict_measured(world, judge, tmp_path):
     page = (tmp_path / "card" / "MODEL_CARD.html").read_text()
     low, high = gate_statistics.accuracy_interval(int(world.right[NOISE].sum()), IMAGES)
     for words in (
-        f"{world.right[NOISE].mean():.2%} of {IMAGES} test images (95% interval {low:.2%} to {high:.2%})",
+        f"right on {world.right[NOISE].mean():.2%} of {IMAGES} (95% interval {low:.2%} to {high:.2%})",
         "Intended use",
         "Limits",
         "0123abc",
