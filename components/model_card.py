@@ -36,6 +36,10 @@ INTENDED_USE = (
     "Embeddings of small natural images of the ten classes' kind: retrieval, clustering, and linear classifiers "
     "trained on them. The signature `classify` is the probe by which the encoder was measured, not a product."
 )
+DATA = (
+    "Records in CIFAR-10's binary layout. A digest names the images of a split by content, in whatever files and order "
+    "they lie."
+)
 LIMITS = (
     "Everything below was measured on the test split and on fixed corruptions of it; other data were not looked at.",
     "Images are reduced to 32x32 pixels, their centred square: what is small or at the border is lost.",
@@ -133,7 +137,7 @@ def compose(
         Section("Model card", [_summary(verdict)]),
         Section("Intended use", [INTENDED_USE]),
         Section("Limits", LIMITS),
-        Section("Data", [], ("", "value"), [*data, ("label names", ", ".join(features.LABEL_NAMES))]),
+        Section("Data", [DATA], ("", "value"), [*data, ("label names", ", ".join(features.LABEL_NAMES))]),
         Section("Method", [_method(settings), f"Digest of the source code: {code_digest}."]),
         _metrics(verdict),
         _slices(verdict),
