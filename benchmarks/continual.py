@@ -2,9 +2,9 @@
 
     python -m benchmarks.continual --data DIR --preset cpu --spans 4 --epochs 4
 
-cuts the training images into spans whose light drifts from warm to cold, trains on one after the other with each policy,
-and probes each model on the test images under the light of the first span (old) and of its own (new). The probe is fitted
-on the same span that pretraining saw. Prints a table and one JSON line.
+cuts the training images into spans whose light drifts from warm to cold, trains on one after the other with each
+policy, and probes each model on the test images under the light of the first span (old) and of its own (new). The probe
+is fitted on the same span that pretraining saw. Prints a table and one JSON line.
 """
 
 import dataclasses

@@ -149,12 +149,12 @@ def _tell_history(found: "History") -> None:
     table = Table(
         "run", "min", "spans", "accuracy", "untrained", "outcome", "version", "from", "why", title="Runs"
     )
-    looked_at = 0
+    looked_at, told = 0, {span.reason for span in found.spans}
     for run in found.runs:
         if run.outcome == "data looked at":
             looked_at += 1
         else:
-            table.add_row(*_row(run))
+            table.add_row(*_row(run, told))
     screen = Console()
     screen.print(table)
     if looked_at:
@@ -169,10 +169,12 @@ def _tell_history(found: "History") -> None:
         screen.print(f"Version {words.rstrip()}", highlight=False)
 
 
-def _row(run: "RunEntry") -> list[str]:
+def _row(run: "RunEntry", told: set[str]) -> list[str]:
+    """The cells of a run; a reason that is told of its span is not said twice."""
     parent = run.parent
     start = "" if parent is None else ", ".join(map(str, parent.versions)) or f"model {parent.artifact}"
-    node = f"{run.failed_node}: " if run.failed_node else ""
+    reason = f"see span {run.newest_span}" if run.reason in told - {""} else run.reason
+    node = f"{run.failed_node}: " if run.failed_node and not reason.startswith(run.failed_node) else ""
     pruned = " (files pruned)" if run.pruned else ""
     return [
         (run.run_id or f"none, {run.started}")[:19],
@@ -183,7 +185,7 @@ def _row(run: "RunEntry") -> list[str]:
         run.outcome,
         str(run.version or ""),
         start,
-        f"{node}{run.reason}{pruned}".strip(),
+        f"{node}{reason}{pruned}".strip(),
     ]
 
 

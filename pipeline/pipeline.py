@@ -117,15 +117,12 @@ class Bindings:
         window: makes the node whose output `examples` is trained on; None trains on what this run reads, alone.
         warm_start: makes the node whose output `model` is the Pretrainer's from which the encoder starts; None for a
             start from random weights.
-        kept_networks: makes the node that keeps the pretrained networks of what was pushed, from the Pretrainer's `model`
-            and the Pusher's `pushed_model`; None where the metadata store leads back to them.
     """
 
     spans_so_far: Callable[[Cifar10ExampleGen, Locations], BaseNode]
     served_model: Callable[[Locations], BaseNode]
     window: Callable[[Cifar10ExampleGen, Locations], BaseNode] | None = None
     warm_start: Callable[[Locations], BaseNode] | None = None
-    kept_networks: Callable[[BaseChannel, BaseChannel, Locations], BaseNode] | None = None
 
 
 def create_pipeline(
@@ -271,12 +268,6 @@ def create_pipeline(
     )
     pusher.exec_properties["served"] = json.dumps(locations.served)
 
-    kept_networks = (
-        bindings.kept_networks(pretrainer.outputs["model"], pusher.outputs["pushed_model"], locations)
-        if bindings.kept_networks
-        else None
-    )
-
     nodes = [
         example_gen,
         test_example_gen,
@@ -301,7 +292,6 @@ def create_pipeline(
         verdict,
         model_card,
         pusher,
-        kept_networks,
     ]
     present = [node for node in nodes if node is not None]
     for node in present:

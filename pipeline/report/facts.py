@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
-from components import anomaly_gate, data_checks, features
+from components import anomaly_gate, data_checks, features, label_check
 from pipeline import pipeline
 from pipeline.report import measures
 from pipeline.report.run_store import StoredArtifact, StoredRun
@@ -94,6 +94,7 @@ class DataFacts:
         figures: the training images' figures.
         findings: the AnomalyGate's, as it wrote them.
         allowed: whether errors were let through.
+        agreement: LabelCheck's: with which share of the labels the served model agrees; empty when none was served.
     """
 
     span: int
@@ -102,6 +103,7 @@ class DataFacts:
     figures: list[Comparison]
     findings: list[dict[str, Any]]
     allowed: bool
+    agreement: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,7 +274,16 @@ def _data(run: StoredRun, examples: standard_artifacts.Examples) -> DataFacts:
         figures=[_compared(name, values, earlier_train.get(name), drift) for name, values in train.items()],
         findings=written["findings"],
         allowed=bool(written[anomaly_gate.ALLOW_KEY]),
+        agreement=_agreement(run),
     )
+
+
+def _agreement(run: StoredRun) -> dict[str, Any]:
+    """What LabelCheck wrote, of a run that has one and had a served model to ask."""
+    for artifact in run.outputs(pipeline.LABEL_CHECK):
+        found: dict[str, Any] = json.loads((pathlib.Path(artifact.uri) / label_check.REPORT_FILE).read_text())
+        return found if found.get("agreement") is not None else {}
+    return {}
 
 
 def _compared(name: str, values: np.ndarray, earlier: np.ndarray | None, drift: float) -> Comparison:

@@ -202,7 +202,17 @@ def accuracy_bars(facts: Facts, right: int) -> list[Bar]:
     if baseline is not None:
         part = measures.share(round(baseline * total), total)
         bars.append(
-            Bar("blessed model before, same images", baseline, percent(baseline), part.lower, part.upper)
+            Bar("served model before, same images", baseline, percent(baseline), part.lower, part.upper)
+        )
+    newest = (facts.verdict.get("newest") or {}).get("metrics")
+    if newest:
+        bars.append(
+            Bar(
+                "newest span's test images",
+                newest[ACCURACY],
+                _of_images(newest),
+                *newest["accuracy_interval"],
+            )
         )
     knn = facts.summary["knn_accuracy"]
     bars.append(Bar("kNN, held-out training images", knn, percent(knn), fact="knn_accuracy"))

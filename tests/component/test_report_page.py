@@ -233,7 +233,7 @@ def test_a_refused_run_says_why_first(made_up):
     assert text.index("Not pushed") < text.index("90.00%")
     assert "missed" in text
     assert "change -15.00 points, 95% interval -30.00 to -1.00" in text
-    assert "No model was blessed before" not in text
+    assert "No model was served before" not in text
     assert ">Pushed<" not in text
 
 
@@ -249,6 +249,9 @@ def test_floors_of_each_class_slices_and_corruptions(made_up):
                 "accuracy_interval": [0.5, 0.7],
             },
         },
+        "newest": {
+            "metrics": {page.ACCURACY: 0.7, page.EXAMPLE_COUNT: 500.0, "accuracy_interval": [0.66, 0.74]}
+        },
         "corrupted": {"accuracy": {"clean": 0.75, "gaussian_noise": 0.4375}, "severity": 3, "images": 40},
     }
     given = dataclasses.replace(made_up, settings={**made_up.settings, "gate": gate}, verdict=verdict)
@@ -257,6 +260,8 @@ def test_floors_of_each_class_slices_and_corruptions(made_up):
     assert [(bar.name, bar.text, bar.lower) for bar in found["slices"]] == [
         ("brightness_band=dark", "61.25% of 1,600", 0.5)
     ]
+    bar = next(bar for bar in found["accuracy"] if bar.name == "newest span's test images")
+    assert (bar.value, bar.text, bar.lower, bar.upper) == (0.7, "70.00% of 500", 0.66, 0.74)
     text = page.render(given)
     assert "for each: airplane 10.00%, automobile 15.00%" in text
     assert "gaussian_noise" in text
@@ -288,7 +293,7 @@ def test_the_gain_its_certain_part_and_that_there_is_no_other_model(made_up):
     assert "surely at least +21.50; asked: +3.00" in first
     assert "against the untrained encoder" in first
     assert '<td class="n">2,000</td><td class="n">2,000</td><td class="n"></td>' in first
-    assert "No model was blessed before, so there is no other to compare with." in text
+    assert "No model was served before, so there is no other to compare with." in text
     assert page.gain_words([]) == ""
     twice = page.each_remark_once([{"remark": "a"}, {"remark": "a"}, {"remark": "b"}, {}])
     assert [criterion["remark"] for criterion in twice] == ["a", "", "b", ""]
@@ -302,8 +307,17 @@ def test_figures_stand_beside_those_of_the_span_before_or_alone(made_up):
         made_up.data, earlier_span=None, figures=[facts.Comparison("brightness", 0.5)]
     )
     text = page.render(dataclasses.replace(made_up, data=alone))
+    assert "agrees with" not in text
     assert '<td>brightness</td><td class="n">0.5000</td></tr>' in text
     assert "<th>distance</th>" not in text
+    agreement = {"agreement": 0.875, "interval": [0.86, 0.889], "images": 2000, "minimum": 0.5}
+    text = page.render(
+        dataclasses.replace(made_up, data=dataclasses.replace(made_up.data, agreement=agreement))
+    )
+    assert (
+        "agrees with 87.50% of the labels of 2,000 training images (95%: 86.00% to 88.90%; asked: 50.00%)"
+        in text
+    )
 
 
 def test_a_run_without_settings_mistakes_or_whole_classes(made_up):

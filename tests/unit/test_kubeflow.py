@@ -127,6 +127,7 @@ def test_what_is_written_has_the_stores_addresses_no_nulls_and_no_number_that_a_
                             "span": 3,
                             "nothing": None,
                             "id": 1112624758701696484,
+                            "files": '{"span-3/test_batch.bin": "5891b5b5"}',
                         },
                     }
                 ]
@@ -135,7 +136,11 @@ def test_what_is_written_has_the_stores_addresses_no_nulls_and_no_number_that_a_
     }
     artifact = entrypoint.publishable(written, RECORDED)["artifacts"]["verdict"]["artifacts"][0]
     assert artifact["uri"] == f"{STORE}/Verdict/verdict"
-    assert artifact["metadata"] == {"model": f"{STORE}/LinearProbe/model", "span": 3}
+    assert artifact["metadata"] == {
+        "model": f"{STORE}/LinearProbe/model",
+        "span": 3,
+        "files": '{"span-3/test_batch.bin": "5891b5b5"}',
+    }
 
 
 def test_an_output_that_was_moved_is_refused_since_kfp_would_lose_it():
