@@ -36,6 +36,10 @@ INTENDED_USE = (
     "Embeddings of small natural images of the ten classes' kind: retrieval, clustering, and linear classifiers "
     "trained on them. The signature `classify` is the probe by which the encoder was measured, not a product."
 )
+DATA = (
+    "Records in CIFAR-10's binary layout. A digest names the images of a split by content, in whatever files and order "
+    "they lie."
+)
 LIMITS = (
     "Everything below was measured on the test split and on fixed corruptions of it; other data were not looked at.",
     "Images are reduced to 32x32 pixels, their centred square: what is small or at the border is lost.",
@@ -133,7 +137,7 @@ def compose(
         Section("Model card", [_summary(verdict)]),
         Section("Intended use", [INTENDED_USE]),
         Section("Limits", LIMITS),
-        Section("Data", [], ("", "value"), [*data, ("label names", ", ".join(features.LABEL_NAMES))]),
+        Section("Data", [DATA], ("", "value"), [*data, ("label names", ", ".join(features.LABEL_NAMES))]),
         Section("Method", [_method(settings), f"Digest of the source code: {code_digest}."]),
         _metrics(verdict),
         _slices(verdict),
@@ -184,12 +188,10 @@ def to_html(sections: Sequence[Section]) -> str:
 
 
 def _summary(verdict: Mapping[str, Any]) -> str:
-    metrics = verdict["metrics"]
-    low, high = metrics["accuracy_interval"]
     return (
-        "An image encoder that learnt without labels (BYOL), with a linear classifier on its frozen features. That "
-        f"classifier is right on {metrics[verdicts.ACCURACY]:.2%} of {metrics[verdicts.EXAMPLE_COUNT]:.0f} test images "
-        f"(95% interval {low:.2%} to {high:.2%}). The gate {'blessed' if verdict['blessed'] else 'refused'} it."
+        "An image encoder that learnt without labels (BYOL), with a linear classifier on its frozen features. Of all "
+        f"test images that classifier is {verdicts.accuracy_sentence(verdict['metrics'])}. The gate "
+        f"{'blessed' if verdict['blessed'] else 'refused'} it."
     )
 
 
@@ -223,12 +225,8 @@ def _metrics(verdict: Mapping[str, Any]) -> Section:
         f"Against the same classifier on an untrained encoder: {control}.",
     ]
     if verdict["newest"]:
-        newest = verdict["newest"]["metrics"]
-        low, high = newest["accuracy_interval"]
-        words.append(
-            f"On {verdicts.NEWEST} alone: right on {newest[verdicts.ACCURACY]:.2%} of "
-            f"{newest[verdicts.EXAMPLE_COUNT]:.0f} (95% interval {low:.2%} to {high:.2%})."
-        )
+        newest = verdicts.accuracy_sentence(verdict["newest"]["metrics"])
+        words.append(f"On {verdicts.NEWEST} alone: {newest}.")
     return Section("Metrics", words, ("metric", "value", "95% interval", verdicts.SERVED), rows)
 
 
