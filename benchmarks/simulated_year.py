@@ -152,6 +152,7 @@ class Year:
         return done.returncode, done.stdout + done.stderr
 
     def known(self) -> Ledger:
+        """What the root remembers."""
         return Ledger.load(self.root.ledger)
 
     def checked(self, kinds: dict[int, str]) -> dict[str, Any]:

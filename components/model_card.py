@@ -18,6 +18,7 @@ from tfx.types import standard_artifacts
 
 from components import data_digest, features, gate_statistics, robustness
 from components import verdict as verdicts
+from components.pusher import DATA_PROPERTY
 from components.serving_folder import CARD_HTML_FILE, CARD_MARKDOWN_FILE
 
 _STYLE = """
@@ -30,11 +31,14 @@ th{border-bottom:2px solid #888a}tr.missed td{background:#e0404030}
 td:first-child{white-space:nowrap}code{font-size:.95em}summary{cursor:pointer}
 """
 _MISSED = "missed"
-_DATA_PROPERTIES = ("span", "input_fingerprint", "version")
 
 INTENDED_USE = (
     "Embeddings of small natural images of the ten classes' kind: retrieval, clustering, and linear classifiers "
     "trained on them. The signature `classify` is the probe by which the encoder was measured, not a product."
+)
+DATA = (
+    "Records in CIFAR-10's binary layout. A digest names the images of a split by content, in whatever files and order "
+    "they lie."
 )
 LIMITS = (
     "Everything below was measured on the test split and on fixed corruptions of it; other data were not looked at.",
@@ -66,30 +70,35 @@ class Section:
 @component
 def ModelCard(  # noqa: N802 - the name is the component's
     verdict: InputArtifact[standard_artifacts.ModelEvaluation],
-    examples: InputArtifact[standard_artifacts.Examples],
+    examples: InputArtifact[list[standard_artifacts.Examples]],
     card: OutputArtifact[standard_artifacts.ModelEvaluation],
     settings: Parameter[str],
     code_digest: Parameter[str],
+    test_examples: InputArtifact[standard_artifacts.Examples] = None,  # type: ignore[assignment]
     source_digest: Parameter[str] = "",
 ) -> None:
     """Writes the card of the model that the verdict is about.
 
     Args:
         verdict: with `verdict.json`.
-        examples: what the model was trained and measured on.
-        card: gets `MODEL_CARD.md`, `MODEL_CARD.html` and a copy of `verdict.json`, and says which model it is about.
+        examples: what the model was trained on, of one span or of several.
+        card: gets `MODEL_CARD.md`, `MODEL_CARD.html` and a copy of `verdict.json`, and says which model it is about
+            and, in the property `data` as JSON, what that was made from (`data_digest.of_model`).
         settings: the pipeline's settings as JSON.
         code_digest: of all source files.
+        test_examples: the test set the model was judged on, where that is not the test split of its own span.
         source_digest: of this component's source files: part of the cache key, and nothing else.
     """
     del source_digest
     text = (pathlib.Path(verdict.uri) / verdicts.JSON_FILE).read_text(encoding="utf-8")
-    sections = compose(json.loads(text), json.loads(settings), data_facts(examples), code_digest)
+    data = data_digest.of_model(examples, test_examples)
+    sections = compose(json.loads(text), json.loads(settings), data_facts(data), code_digest)
     folder = pathlib.Path(card.uri)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CARD_MARKDOWN_FILE).write_text(to_markdown(sections), encoding="utf-8")
     (folder / CARD_HTML_FILE).write_text(to_html(sections), encoding="utf-8")
     (folder / verdicts.JSON_FILE).write_text(text, encoding="utf-8")
+    card.set_string_custom_property(DATA_PROPERTY, json.dumps(data))
     for name in (robustness.CURRENT_MODEL_PROPERTY, robustness.CURRENT_MODEL_ID_PROPERTY):
         value = verdict.get_custom_property(name)
         if isinstance(value, str):
@@ -98,36 +107,37 @@ def ModelCard(  # noqa: N802 - the name is the component's
             card.set_int_custom_property(name, int(value))
 
 
-def data_facts(examples: Any) -> dict[str, str]:
-    """What is known of the Examples: span and fingerprint by ML Metadata, rows and digest of each split by content."""
-    found = {
-        name: str(examples.get_custom_property(name))
-        for name in _DATA_PROPERTIES
-        if examples.has_custom_property(name)
-    }
-    for split, content in data_digest.of_examples(examples).items():
-        found[f"split {split}"] = (
-            f"{content['rows']} images, SHA-256 of their content hashes {content['sha256']}"
-        )
-    return found
+def data_facts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Rows of what `data_digest.of_model` found; the test split of a span beside a fixed test set is named as such."""
+    named = [(f"span {found['span']}", found) for found in data["spans"]]
+    if data["fixed_test"]:
+        named.append(("fixed test set", data["fixed_test"]))
+    return [
+        (f"{name}, {split}", f"{content['rows']} images, SHA-256 of their content hashes {content['sha256']}")
+        for name, found in named
+        for split, content in found["splits"].items()
+    ]
 
 
 def compose(
-    verdict: Mapping[str, Any], settings: Mapping[str, Any], data: Mapping[str, str], code_digest: str
+    verdict: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    data: Sequence[tuple[str, str]],
+    code_digest: str,
 ) -> list[Section]:
     """The card's sections.
 
     Args:
         verdict: `verdict.json`.
         settings: `PipelineConfig` as plain values.
-        data: what is known of the data, by name.
+        data: rows of what is known of the data.
         code_digest: of all source files.
     """
     return [
         Section("Model card", [_summary(verdict)]),
         Section("Intended use", [INTENDED_USE]),
         Section("Limits", LIMITS),
-        Section("Data", [], ("", "value"), [*data.items(), ("label names", ", ".join(features.LABEL_NAMES))]),
+        Section("Data", [DATA], ("", "value"), [*data, ("label names", ", ".join(features.LABEL_NAMES))]),
         Section("Method", [_method(settings), f"Digest of the source code: {code_digest}."]),
         _metrics(verdict),
         _slices(verdict),
@@ -178,12 +188,10 @@ def to_html(sections: Sequence[Section]) -> str:
 
 
 def _summary(verdict: Mapping[str, Any]) -> str:
-    metrics = verdict["metrics"]
-    low, high = metrics["accuracy_interval"]
     return (
-        "An image encoder that learnt without labels (BYOL), with a linear classifier on its frozen features. That "
-        f"classifier is right on {metrics[verdicts.ACCURACY]:.2%} of {metrics[verdicts.EXAMPLE_COUNT]:.0f} test images "
-        f"(95% interval {low:.2%} to {high:.2%}). The gate {'blessed' if verdict['blessed'] else 'refused'} it."
+        "An image encoder that learnt without labels (BYOL), with a linear classifier on its frozen features. Of all "
+        f"test images that classifier is {verdicts.accuracy_sentence(verdict['metrics'])}. The gate "
+        f"{'blessed' if verdict['blessed'] else 'refused'} it."
     )
 
 
@@ -217,12 +225,8 @@ def _metrics(verdict: Mapping[str, Any]) -> Section:
         f"Against the same classifier on an untrained encoder: {control}.",
     ]
     if verdict["newest"]:
-        newest = verdict["newest"]["metrics"]
-        low, high = newest["accuracy_interval"]
-        words.append(
-            f"On {verdicts.NEWEST} alone: right on {newest[verdicts.ACCURACY]:.2%} of "
-            f"{newest[verdicts.EXAMPLE_COUNT]:.0f} (95% interval {low:.2%} to {high:.2%})."
-        )
+        newest = verdicts.accuracy_sentence(verdict["newest"]["metrics"])
+        words.append(f"On {verdicts.NEWEST} alone: {newest}.")
     return Section("Metrics", words, ("metric", "value", "95% interval", verdicts.SERVED), rows)
 
 

@@ -8,6 +8,7 @@ so a push to one (`gs://...`) is refused before anything is copied.
 """
 
 import dataclasses
+import json
 import math
 import pathlib
 from collections.abc import Mapping
@@ -24,13 +25,14 @@ from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
 from tfx.utils import io_utils, json_utils, proto_utils
 
-from components import data_digest, serving_folder
+from components import serving_folder
 
 MODEL_DIGEST_PROPERTY = "model_digest"
 CURRENT_MODEL_PROPERTY = "current_model"
 CURRENT_MODEL_ID_PROPERTY = "current_model_id"
 REASON_PROPERTY = "not_pushed_reason"
 IS_NEW_PROPERTY = "is_new_version"
+DATA_PROPERTY = "data"
 
 _MODEL = standard_component_specs.MODEL_KEY
 _MODEL_BLESSING = standard_component_specs.MODEL_BLESSING_KEY
@@ -142,7 +144,8 @@ class Executor(stock_executor.Executor):
         return refusal(input_dict) is None
 
     def _refuse(self, pushed_model: types.Artifact, reason: str) -> None:
-        logging.warning("Nothing is pushed: %s", reason)
+        reason = reason.removesuffix(".")  # whoever shows it ends the sentence
+        logging.warning("Nothing is pushed: %s.", reason)
         pushed_model.set_string_custom_property(REASON_PROPERTY, reason)
         self._MarkNotPushed(pushed_model)
 
@@ -153,10 +156,9 @@ class Executor(stock_executor.Executor):
         lineage: dict[str, Any] = {"inputs": inputs}
         if self._context is not None:
             lineage["run_id"] = self._context.pipeline_run_id
-        if input_dict.get(_EXAMPLES):
-            lineage["data"] = data_digest.of_examples(
-                artifact_utils.get_single_instance(input_dict[_EXAMPLES])
-            )
+        if input_dict.get(_CARD):
+            card = artifact_utils.get_single_instance(input_dict[_CARD])
+            lineage["data"] = json.loads(card.get_string_custom_property(DATA_PROPERTY) or "null")
         if input_dict.get(_EVALUATION):
             lineage |= _evaluated(artifact_utils.get_single_uri(input_dict[_EVALUATION]))
         return lineage
@@ -192,8 +194,9 @@ class Pusher(stock_component.Pusher):
             push_destination: the folder that TensorFlow Serving watches: `filesystem.base_directory`, local.
             infra_blessing: `InfraBlessing` of that model, honoured if given.
             evaluation: `ModelEvaluation`, for the metrics and thresholds in `serving.json`.
-            examples: `Examples`, for the spans and the digests of the data in `serving.json`.
-            card: `ModelEvaluation` with the model card of that model, published beside it.
+            examples: `Examples`, for the spans and fingerprints in `serving.json`.
+            card: `ModelEvaluation` with the model card of that model, published beside it; its property
+                `data`, which names the data by content, goes into `serving.json`.
             settings: how to push.
 
         Raises:

@@ -47,6 +47,7 @@ LOCK_TIMEOUT_SECONDS = 600.0
 ROLLBACK = "rollback"  # the `action` of a version that a rollback published
 
 _RECORD_FORMAT = 1
+_ACCURACY = "sparse_categorical_accuracy"  # TFMA's name, in the lineage that the Pusher writes
 _PUSH = "push"
 _STAGING_PREFIX = ".staging-"
 _RETIRED_PREFIX = ".retired-"
@@ -85,6 +86,13 @@ class Version:
     def origin(self) -> int:
         """The version as which this model was first pushed: lower than `number` after a rollback."""
         return int(self.record.get("origin_version", self.number))
+
+    @property
+    def accuracy(self) -> float | None:
+        """Of the classifier on the test images when the model was judged, 0 to 1; None if nothing is recorded."""
+        metrics = self.record.get("lineage", {}).get("metrics", {})
+        value = metrics.get(_ACCURACY)
+        return float(value) if isinstance(value, int | float) else None
 
     @property
     def digest(self) -> str:

@@ -23,6 +23,7 @@ from tfx.components.util import model_utils
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types import standard_artifacts
+from tfx.utils import path_utils
 
 from components import features, gate_metrics, gate_statistics, pusher, robustness
 
@@ -37,6 +38,7 @@ SERVED = "the served model"
 ACCURACY_PROPERTY, BASELINE_ACCURACY_PROPERTY = "accuracy", "baseline_accuracy"
 COMPARISON_PROPERTY, CRITERIA_PROPERTY = "comparison", "criteria"
 FIRST, BETTER, WORSE, EQUAL = "no baseline", "better", "worse", "no measurable difference"
+_PATH_PARTS = 4  # of .../RUN/STEP/OUTPUT/Format-Serving
 _FLOOR, _CHANGE = "floor", "floor of the change"
 _DIFFERENCE = "_diff"  # TFMA's ending of a metric's difference to the baseline
 
@@ -131,6 +133,14 @@ def Verdict(  # noqa: N802, PLR0913, PLR0917 - the name is the component's, and 
             },
             {"accuracy under corruption": corrupted, "serving check": infra_blessing},
         ),
+        *_judged_criteria(
+            model,
+            {
+                "evaluation": judged,
+                "gain over the untrained encoder": control,
+                **({} if newest_judged is None else {"newest span": newest_judged}),
+            },
+        ),
     ]
     record = compose(criteria, judged, report, newest_judged, seed_spread) | {
         "control": control.comparison(),
@@ -162,10 +172,11 @@ class Evaluation:
             _numbers(tfma.load_eval_result(uri, model_name=names[True])) if self.has_baseline else {}
         )
         self.confusion_matrix = _confusion_matrix(result)
+        self.model_path = str(result.model_location)
         self.validation: validation_result_pb2.ValidationResult = tfma.load_validation_result(uri)
 
     def criteria(self, baseline_name: str) -> list[Criterion]:
-        """Every threshold of the evaluation's configuration, with TFMA's decision on it."""
+        """Every threshold of the evaluation's configuration, and TFMA's own decision where it is stricter."""
         found = [
             self._criterion(_metric_name(metric), _slice_of(where), entry.threshold, baseline_name)
             for spec in self.config.metrics_specs
@@ -320,13 +331,24 @@ def markdown(record: Mapping[str, Any]) -> str:
         lines += [*(f"- {criterion.sentence()}" for criterion in missed), ""]
     lines += [f"Against {SERVED}: {comparison_sentence(record['comparison'])}.", ""]
     if record["newest"]:
-        lines += [f"On {NEWEST} alone: {comparison_sentence(record['newest']['comparison'])}.", ""]
+        accuracy = accuracy_sentence(record["newest"]["metrics"])
+        change = comparison_sentence(record["newest"]["comparison"])
+        lines += [f"On {NEWEST} alone: {accuracy}; against {SERVED}: {change}.", ""]
     lines += ["| | metric | images | threshold | value | baseline |", "|---|---|---|---|---|---|"]
     for criterion in record["criteria"]:
         numbers = [_number(criterion[key]) for key in ("threshold", "value", "baseline")]
         mark = "met" if criterion["passed"] else "**missed**"
         lines.append(f"| {mark} | {criterion['metric']} | {criterion['slice']} | {' | '.join(numbers)} |")
     return "\n".join(lines) + "\n"
+
+
+def accuracy_sentence(metrics: Mapping[str, Any]) -> str:
+    """An accuracy with the number of its images and its interval, in words."""
+    low, high = metrics["accuracy_interval"]
+    return (
+        f"right on {metrics[ACCURACY]:.2%} of {metrics[EXAMPLE_COUNT]:.0f} "
+        f"(95% interval {low:.2%} to {high:.2%})"
+    )
 
 
 def comparison_sentence(comparison: Mapping[str, Any]) -> str:
@@ -418,6 +440,27 @@ def _evidence_criteria(
         Criterion(name, OVERALL, None, None, None, passed=False, remark=problem)
         for name, problem in problems.items()
         if problem
+    ]
+
+
+def _judged_criteria(model: types.Artifact, evaluations: Mapping[str, Evaluation]) -> list[Criterion]:
+    """Evaluations of another model, whose blessing may have been exchanged for this model's.
+
+    Compared is the end of the path, run, step and output: on Kubeflow each step has the model in a folder of its own.
+    """
+    own = pathlib.PurePath(path_utils.serving_model_path(model.uri)).parts[-_PATH_PARTS:]
+    return [
+        Criterion(
+            f"evaluation, {name}",
+            OVERALL,
+            None,
+            None,
+            None,
+            passed=False,
+            remark=f"TFMA judged the model at {judged.model_path}, not the one at {model.uri}",
+        )
+        for name, judged in evaluations.items()
+        if pathlib.PurePath(judged.model_path).parts[-_PATH_PARTS:] != own
     ]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from absl import logging
 from tfx import types
+from tfx import v1 as tfx
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.components.base.base_node import BaseNode
@@ -24,6 +25,7 @@ from tfx.utils import path_utils
 from components import serving_folder, staging
 from components.anomaly_gate import span_of
 from components.example_gen import Cifar10ExampleGen
+from components.pusher import Pusher
 from kubeflow.config import KubeflowConfig
 from kubeflow.entrypoint import RESOLVED
 from pipeline import pipeline
@@ -199,7 +201,7 @@ def resolve(artifact: types.Artifact, members: list[dict[str, Any]]) -> None:
     artifact.set_string_custom_property(RESOLVED, text)
 
 
-def bindings(config: KubeflowConfig) -> pipeline.Bindings:
+def bindings(config: KubeflowConfig, warm_start: bool) -> pipeline.Bindings:
     """What `create_pipeline` needs in order to look at earlier runs on KFP."""
 
     def spans_so_far(example_gen: Cifar10ExampleGen, _: pipeline.Locations) -> BaseNode:
@@ -210,7 +212,27 @@ def bindings(config: KubeflowConfig) -> pipeline.Bindings:
     def served_model(locations: pipeline.Locations) -> BaseNode:
         return ServedModel(serving=locations.serving).with_id(pipeline.SERVED_MODEL)
 
-    return pipeline.Bindings(spans_so_far=spans_so_far, served_model=served_model)
+    def served_networks(locations: pipeline.Locations) -> BaseNode:
+        return ServedNetworks(serving=locations.serving, store=config.folder("networks")).with_id(
+            pipeline.WARM_START
+        )
+
+    def kept_networks(
+        pretrainer: tfx.components.Trainer, pusher: Pusher, locations: pipeline.Locations
+    ) -> BaseNode:
+        return KeptNetworks(
+            pretrained=pretrainer.outputs["model"],
+            pushed_model=pusher.outputs["pushed_model"],
+            serving=locations.serving,
+            store=config.folder("networks"),
+        )
+
+    return pipeline.Bindings(
+        spans_so_far=spans_so_far,
+        served_model=served_model,
+        warm_start=served_networks if warm_start else None,
+        kept_networks=kept_networks if warm_start else None,
+    )
 
 
 def _copies(folder: pathlib.Path) -> dict[int, pathlib.Path]:

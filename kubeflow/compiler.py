@@ -90,9 +90,10 @@ def compile_pipeline(
             serving=cluster.folder("serving"),
             span=span,
             schema=cluster.schema,
+            test=cluster.folder("test") if cluster.test else None,
         ),
         beam_args(config.beam),
-        bindings.bindings(cluster),
+        bindings.bindings(cluster, warm_start=config.warm_start != "never"),
     )
     # KFP's cache key holds parameters and names of artifacts, not data: a nightly run would never run again.
     built.enable_cache = False

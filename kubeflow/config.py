@@ -167,6 +167,7 @@ class KubeflowConfig:
         volume: where it is mounted in each step.
         data, checkpoints, serving, store, networks: folders in it; `store` keeps the Examples of earlier spans,
             `networks` what a warm start needs of the served models.
+        test: folder in it with a test set that stays the same from span to span; "" takes each span's own test images.
         schema: the reviewed schema in the image.
         pull_secret: name of the Secret for a private registry; "" for none.
         secrets: see SecretVariable; every step gets them.
@@ -182,6 +183,7 @@ class KubeflowConfig:
     serving: str = "serving"
     store: str = "spans"
     networks: str = "networks"
+    test: str = ""
     schema: str = "/opt/byol/components/schema.pbtxt"
     pull_secret: str = ""
     secrets: tuple[SecretVariable, ...] = ()
@@ -207,7 +209,7 @@ class KubeflowConfig:
             )
 
     def folder(self, name: str) -> str:
-        """The path of "data", "checkpoints", "serving", "store" or "networks" in a step."""
+        """The path of "data", "checkpoints", "serving", "store", "networks" or "test" in a step."""
         return f"{self.volume.rstrip('/')}/{getattr(self, name).strip('/')}"
 
 

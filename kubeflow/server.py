@@ -61,15 +61,13 @@ class Server:
     def __init__(
         self, host: str, namespace: str = "", token: str = "", timeout: float = TIMEOUT_SECONDS
     ) -> None:
-        import kfp
-
         self._host, self._namespace, self._timeout = host, namespace or None, timeout
         with self._one_line(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            self._client = kfp.Client(
+            self._client = _client_class(timeout)(
                 host=host, namespace=namespace or "kubeflow", existing_token=token or None
             )
-        self._limit_waiting()
+        _limit_waiting(self._client, timeout)
 
     def submit(self, compiled: Compiled, name: str, experiment: str, account: str = "") -> str:
         """Starts a run; returns its id."""
@@ -185,17 +183,6 @@ class Server:
     def _experiment(self, name: str) -> str:
         return str(self._client.create_experiment(name, namespace=self._namespace).experiment_id)
 
-    def _limit_waiting(self) -> None:
-        """kfp's client has no setting for this: by itself it waits for ever."""
-        for interface in (
-            self._client.healthzs.get_healthz,
-            self._client.runs.create_run,
-            self._client.recurring_runs.create_recurring_run,
-            self._client.experiments.create_experiment,
-        ):
-            pool = interface.__self__.api_client.rest_client.pool_manager
-            pool.request = _limited(pool, self._timeout)
-
     @contextlib.contextmanager
     def _one_line(self) -> Iterator[None]:
         """Makes every way in which a request can fail a ServerError."""
@@ -220,6 +207,27 @@ class Server:
                 f"{self._host} {what}. Is --host the address of KFP's API, and the port forwarded "
                 "(kubectl -n kubeflow port-forward svc/ml-pipeline 8888)?"
             ) from error
+
+
+def _client_class(seconds: float) -> type:
+    """kfp's client, asking once for the server's health: by itself five times, 5 s apart, for ever if it hangs."""
+    import kfp
+
+    class Client(kfp.Client):
+        def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
+            """Asks once; `sleep_duration` is kfp's, before the next time."""
+            _limit_waiting(self, seconds)
+            # The first is kfp-server-api's name to 2.0, the second from 2.1 on.
+            old = getattr(self.healthzs, "get_healthz", None)
+            return (old or self.healthzs.healthz_service_get_healthz)()
+
+    return Client
+
+
+def _limit_waiting(client: Any, seconds: float) -> None:
+    """kfp's client has no setting for this: by itself it waits for ever. One pool serves all its interfaces."""
+    pool = client.healthzs.api_client.rest_client.pool_manager
+    pool.request = _limited(pool, seconds)
 
 
 def _limited(pool: Any, seconds: float) -> Callable[..., Any]:

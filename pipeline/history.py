@@ -126,29 +126,17 @@ def history(root: Root) -> History:
         ValueError: the root has no metadata store, or a file in it is not what it should be.
     """
     known = Ledger.load(root.ledger)
-    decisions = {training.run_id: training for training in known.trainings if training.run_id}
     runs: list[RunEntry] = []
     if root.metadata.exists() or not known.spans:  # spans may all have been refused before a run was begun
         graph = StoreGraph(root.metadata)
-        runs = _explained([_run_entry(graph, run, root, decisions.get(run.id)) for run in graph.runs], known)
+        runs = [_run_entry(graph, run, root) for run in graph.runs]
+    decisions = {_run_of(training, runs): training for training in known.trainings}
+    told = [_explained(run, decisions.get(run.run_id), _refusals(runs, known)) for run in runs]
     present = {run.run_id for run in runs}
     for training in known.trainings:
-        if training.run_id not in present:
-            _insert(runs, _decision_entry(training))
-    return History(
-        runs=runs,
-        versions=version_entries(serving_folder.versions(root.serving)),
-        spans=[
-            SpanEntry(
-                number,
-                span.state,
-                span.reason,
-                span.seen,
-                [r.run_id for r in runs if r.run_id and number in r.spans],
-            )
-            for number, span in sorted(known.spans.items())
-        ],
-    )
+        if _run_of(training, runs) not in present:
+            _insert(told, _decision_entry(training))
+    return History(told, version_entries(serving_folder.versions(root.serving)), _span_entries(told, known))
 
 
 def pushed_as(graph: StoreGraph, pretrained: int) -> list[int]:
@@ -186,7 +174,7 @@ def version_entries(present: list[serving_folder.Version]) -> list[VersionEntry]
     ]
 
 
-def _run_entry(graph: StoreGraph, run: Run, root: Root, decision: Training | None) -> RunEntry:
+def _run_entry(graph: StoreGraph, run: Run, root: Root) -> RunEntry:
     executions = run.executions
     outcome, reason, failed_node = _outcome(graph, run)
     verdict = _first(graph.written(executions.get(nodes.VERDICT), nodes.VERDICT_REPORT))
@@ -208,12 +196,11 @@ def _run_entry(graph: StoreGraph, run: Run, root: Root, decision: Training | Non
         random_encoder_accuracy=summary.get("random_encoder_linear_accuracy"),
         blessed=None if blessed is None else blessed == 1,
         outcome=outcome,
-        reason=reason or (decision.reason if decision else ""),
+        reason=reason,
         failed_node=failed_node,
         version=None if pushed is None else _version(pushed),
         parent=None if parent is None else Parent(parent.id, parent.uri, pushed_as(graph, parent.id)),
         pruned=_pruned(graph, executions.values()),
-        retraining=decision,
     )
 
 
@@ -222,7 +209,7 @@ def _outcome(graph: StoreGraph, run: Run) -> tuple[str, str, str | None]:
     failed = next((e for e in run.executions.values() if e.state == store_graph.FAILED), None)
     if failed is not None:
         outcome = DATA_REFUSED if failed.node in nodes.DATA_GATES else FAILED
-        return outcome, failed.failure or "TFX recorded no reason", failed.node
+        return outcome, failed.failure, failed.node
     pusher = run.executions.get(nodes.PUSHER)
     pushed = _first(graph.written(pusher, nodes.PUSHED_MODEL))
     if pusher is None or pushed is None or pusher.state not in _DONE:
@@ -235,15 +222,48 @@ def _outcome(graph: StoreGraph, run: Run) -> tuple[str, str, str | None]:
     return REFUSED, str(missed or "no reason was recorded"), None
 
 
-def _explained(runs: list[RunEntry], known: Ledger) -> list[RunEntry]:
-    """The runs, with the ledger's reason for the last refusal of a span: TFX's local runner records none."""
+def _run_of(training: Training, runs: list[RunEntry]) -> str | None:
+    """The run of a decision: the ledger names it once it has ended well; else the last that failed on its window."""
+    if training.run_id:
+        return training.run_id
+    begun = dt.datetime.fromisoformat(training.started).timestamp() if training.started else 0.0
+    attempts = [
+        run.run_id
+        for run in runs
+        if run.outcome in (FAILED, UNFINISHED) and run.spans == training.window and _moment(run) >= begun
+    ]
+    return attempts[-1] if attempts else None
+
+
+def _refusals(runs: list[RunEntry], known: Ledger) -> dict[str | None, str]:
+    """Run id -> why the ledger refused the span that came in; of several such runs of a span, the last."""
     last = {run.newest_span: run.run_id for run in runs if run.outcome == DATA_REFUSED}
-    reasons = {
+    return {
         run_id: known.spans[span].reason
         for span, run_id in last.items()
         if span in known.spans and known.spans[span].state == ledger.REFUSED
     }
-    return [dataclasses.replace(run, reason=reasons.get(run.run_id) or run.reason) for run in runs]
+
+
+def _explained(run: RunEntry, decision: Training | None, refusals: Mapping[str | None, str]) -> RunEntry:
+    """The run with what only the ledger knows: TFX's local runner records no reason of a node that failed."""
+    reason = run.reason or refusals.get(run.run_id) or (decision.reason if decision else "")
+    if not reason and run.outcome in (FAILED, DATA_REFUSED):
+        reason = "TFX recorded no reason"
+    return dataclasses.replace(run, reason=reason, retraining=decision)
+
+
+def _span_entries(runs: list[RunEntry], known: Ledger) -> list[SpanEntry]:
+    return [
+        SpanEntry(
+            span=number,
+            state=span.state,
+            reason=span.reason,
+            seen=span.seen,
+            runs=[run.run_id for run in runs if run.run_id and number in run.spans],
+        )
+        for number, span in sorted(known.spans.items())
+    ]
 
 
 def _ended_early(run: Run) -> tuple[str, str, str | None]:

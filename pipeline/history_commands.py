@@ -146,15 +146,16 @@ def _put(text: str, out: pathlib.Path | None) -> None:
 
 
 def _tell_history(found: "History") -> None:
-    table = Table(
-        "run", "min", "spans", "accuracy", "untrained", "outcome", "version", "from", "why", title="Runs"
-    )
-    looked_at = 0
+    table = Table(title="Runs")
+    table.add_column("run", no_wrap=True, min_width=19)
+    for name in ("min", "spans", "accuracy", "untrained", "outcome", "version", "from", "why"):
+        table.add_column(name)
+    looked_at, told = 0, {span.reason for span in found.spans}
     for run in found.runs:
         if run.outcome == "data looked at":
             looked_at += 1
         else:
-            table.add_row(*_row(run))
+            table.add_row(*_row(run, told))
     screen = Console()
     screen.print(table)
     if looked_at:
@@ -169,10 +170,12 @@ def _tell_history(found: "History") -> None:
         screen.print(f"Version {words.rstrip()}", highlight=False)
 
 
-def _row(run: "RunEntry") -> list[str]:
+def _row(run: "RunEntry", told: set[str]) -> list[str]:
+    """The cells of a run; a reason that is told of its span is not said twice."""
     parent = run.parent
     start = "" if parent is None else ", ".join(map(str, parent.versions)) or f"model {parent.artifact}"
-    node = f"{run.failed_node}: " if run.failed_node else ""
+    reason = f"see span {run.newest_span}" if run.reason in told - {""} else run.reason
+    node = f"{run.failed_node}: " if run.failed_node and not reason.startswith(run.failed_node) else ""
     pruned = " (files pruned)" if run.pruned else ""
     return [
         (run.run_id or f"none, {run.started}")[:19],
@@ -183,7 +186,7 @@ def _row(run: "RunEntry") -> list[str]:
         run.outcome,
         str(run.version or ""),
         start,
-        f"{node}{run.reason}{pruned}".strip(),
+        f"{node}{reason}{pruned}".strip(),
     ]
 
 
@@ -192,7 +195,7 @@ def _tell_spans(found: "History", screen: Console) -> None:
         return
     table = Table("span", "state", "seen", "runs", "why", title="Spans")
     for span in found.spans:
-        table.add_row(str(span.span), span.state, span.seen, str(len(span.runs)), span.reason)
+        table.add_row(str(span.span), span.state, span.seen[:19], str(len(span.runs)), span.reason)
     screen.print(table)
 
 
@@ -218,7 +221,7 @@ def _tell_lineage(found: "Lineage") -> None:
 
 def _tell_version(found: "Lineage") -> None:
     marks = [word for word, is_so in (("served", found.served), ("withdrawn", found.withdrawn)) if is_so]
-    typer.echo(f"Version {found.version} {' and '.join(marks)}".rstrip())
+    typer.echo(", ".join([f"Version {found.version}", *marks]))
     record, told = found.record, found.record.get("lineage", {})
     for name in ("action", "origin_version", "restored_version", "published_at", "digest"):
         if name in record:
@@ -228,7 +231,8 @@ def _tell_version(found: "Lineage") -> None:
     typer.echo(f"  run: {told.get('run_id', 'not recorded')}")
     typer.echo(f"  code digest: {told.get('code_digest', 'not recorded')}")
     for name, value in told.get("metrics", {}).items():
-        typer.echo(f"  {name}: {value:.6g}")
+        if not name.endswith("_diff"):  # to the baseline; the verdict and --format json have them
+            typer.echo(f"  {name}: {value:.6g}")
 
 
 def _tell_training(how: str, training: "Training") -> None:

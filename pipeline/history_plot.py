@@ -18,6 +18,7 @@ _PUSHED, _REFUSED, _FAILED, _RANDOM, _INK, _GRID = (
     "#dddddd",
 )
 _STYLE = "font: 12px system-ui, sans-serif; background: #ffffff"
+_TITLE = "Accuracy of the linear probe on the test split, by run"
 _LABELS = 12  # about as many runs are named below the axis
 _SHIPPED = (history.PUSHED, history.SERVED_ALREADY)
 
@@ -37,7 +38,7 @@ def plot(past: History) -> str:
             "role": "img",
         },
     )
-    ET.SubElement(picture, "title").text = "Accuracy of the linear probe over the runs"
+    ET.SubElement(picture, "title").text = _TITLE
     ET.SubElement(picture, "desc").text = description(past)
     ticks = _ticks(runs)
     _axes(picture, runs, ticks)
@@ -46,7 +47,12 @@ def plot(past: History) -> str:
     _line(picture, runs, shipped, ticks, _PUSHED, "none")
     served = next((version.origin for version in past.versions if version.served), None)
     for place, run in enumerate(runs):
-        _mark(picture, run, x(place, len(runs)), ticks, served)
+        height = HEIGHT - BOTTOM if run.accuracy is None else y(run.accuracy, ticks)
+        is_served = run.outcome == history.PUSHED and run.version == served
+        _mark(picture, run, (x(place, len(runs)), height), is_served)
+        if is_served or (run.outcome == history.PUSHED and len(runs) <= _LABELS):
+            _text(picture, x(place, len(runs)), height - 14, str(run.version), "middle")
+    _text(picture, LEFT, 22, _TITLE, "start")
     _legend(picture)
     return ET.tostring(picture, encoding="unicode") + "\n"
 
@@ -110,23 +116,21 @@ def _line(
         )
 
 
-def _mark(picture: ET.Element, run: RunEntry, at: float, ticks: list[float], served: int | None) -> None:
+def _mark(picture: ET.Element, run: RunEntry, place: tuple[float, float], is_served: bool) -> None:
     """A dot for a pushed model, with a ring if it is served; a hollow one for a refused; a cross for a failure."""
-    height = y(run.accuracy, ticks) if run.accuracy is not None else HEIGHT - BOTTOM
+    across, height = place
     group = ET.SubElement(picture, "g", {"class": run.outcome.replace(" ", "-")})
     ET.SubElement(group, "title").text = _told(run)
     if run.outcome not in (*_SHIPPED, history.REFUSED):
-        arms = f"M{at - 5:.1f} {height - 5:.1f}l10 10m0 -10l-10 10"
+        arms = f"M{across - 5:.1f} {height - 5:.1f}l10 10m0 -10l-10 10"
         ET.SubElement(group, "path", {"d": arms, "stroke": _FAILED, "stroke-width": "2", "fill": "none"})
         return
     shipped = run.outcome in _SHIPPED
     colour = _PUSHED if shipped else _REFUSED
-    circle = {"cx": f"{at:.1f}", "cy": f"{height:.1f}", "stroke": colour, "stroke-width": "2"}
+    circle = {"cx": f"{across:.1f}", "cy": f"{height:.1f}", "stroke": colour, "stroke-width": "2"}
     ET.SubElement(group, "circle", {**circle, "r": "5", "fill": colour if shipped else "#ffffff"})
-    if run.outcome == history.PUSHED and run.version == served:
+    if is_served:
         ET.SubElement(group, "circle", {**circle, "r": "10", "fill": "none", "class": "served"})
-    if run.outcome == history.PUSHED:
-        _text(group, at, height - 14, str(run.version), "middle")
 
 
 def _told(run: RunEntry) -> str:

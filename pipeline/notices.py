@@ -39,6 +39,7 @@ class Notices:
         self._hooks = hook_config
         self._signs = VitalSigns(root.path, metrics)
         self._event: hooks.Event | None = None
+        self._refused_before: frozenset[tuple[str, int, str]] | None = None
 
     def idle(self) -> None:
         """There was nothing to do; not told where another call is at work, which tells for itself.
@@ -59,6 +60,7 @@ class Notices:
             waiting: how many spans are left afterwards; asked at the end.
         """
         begun = time.monotonic()
+        self._refused_before = _refused(self._root)
         _say(self._signs.started())
         try:
             outcome = work()
@@ -90,6 +92,7 @@ class Notices:
 
     def _outcome(self, outcome: retraining.Outcome, status: int, waiting: int | None) -> Outcome:
         version, accuracy = _served(self._root)
+        before = self._refused_before
         return Outcome(
             exit_status=status,
             seconds=outcome.seconds,
@@ -98,7 +101,7 @@ class Notices:
             served_version=version,
             served_accuracy=accuracy,
             spans_waiting=waiting,
-            spans_refused=len(outcome.spans) if outcome.kind == ledger.NOT_PUSHED else 0,
+            spans_refused=0 if before is None else len(_refused(self._root) - before),
             detail=outcome.reason or outcome.kind,
         )
 
@@ -119,6 +122,25 @@ def _event(root: Root, outcome: retraining.Outcome) -> hooks.Event:
         reason=outcome.reason,
         seconds=outcome.seconds,
     )
+
+
+def _refused(root: Root) -> frozenset[tuple[str, int, str]]:
+    """Each delivery of a span whose data was refused, and each span of a training from which nothing was pushed."""
+    with contextlib.suppress(ValueError, OSError):
+        known = ledger.Ledger.load(root.ledger)
+        data = {
+            ("data", number, span.fingerprint)
+            for number, span in known.spans.items()
+            if span.state == ledger.REFUSED
+        }
+        models = {
+            ("model", number, training.started)
+            for training in known.trainings
+            if training.outcome == ledger.NOT_PUSHED
+            for number in training.new
+        }
+        return frozenset(data | models)
+    return frozenset()
 
 
 def _served(root: Root) -> tuple[int | None, float | None]:

@@ -117,12 +117,15 @@ class Bindings:
         window: makes the node whose output `examples` is trained on; None trains on what this run reads, alone.
         warm_start: makes the node whose output `model` is the Pretrainer's from which the encoder starts; None for a
             start from random weights.
+        kept_networks: makes the node that, after the push, keeps what a later warm start needs of the Pretrainer's
+            model; None where the metadata store does.
     """
 
     spans_so_far: Callable[[Cifar10ExampleGen, Locations], BaseNode]
     served_model: Callable[[Locations], BaseNode]
     window: Callable[[Cifar10ExampleGen, Locations], BaseNode] | None = None
     warm_start: Callable[[Locations], BaseNode] | None = None
+    kept_networks: Callable[[tfx.components.Trainer, Pusher, Locations], BaseNode] | None = None
 
 
 def create_pipeline(
@@ -267,6 +270,7 @@ def create_pipeline(
         ),
     )
     pusher.exec_properties["served"] = json.dumps(locations.served)
+    kept_networks = bindings.kept_networks(pretrainer, pusher, locations) if bindings.kept_networks else None
 
     nodes = [
         example_gen,
@@ -292,6 +296,7 @@ def create_pipeline(
         verdict,
         model_card,
         pusher,
+        kept_networks,
     ]
     present = [node for node in nodes if node is not None]
     for node in present:

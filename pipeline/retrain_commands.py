@@ -3,16 +3,20 @@
 import pathlib
 import signal
 import time
-from typing import Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline import arrivals, console, hooks, ledger, notices, retraining
+from pipeline import console, ledger
 from pipeline.config import PRESETS, PipelineConfig
 from pipeline.ledger import Ledger
 from pipeline.root import Root, RootInUseError
 from trainer import settings
 from trainer.byol.config import WARM_STARTS
+
+if TYPE_CHECKING:
+    from pipeline import notices, retraining
 
 _HOOK = "A command line, or an address that gets a POST; told of each retraining that "
 
@@ -79,6 +83,8 @@ def retrain(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
 
     Exit status: 0 pushed, nothing new, or another one at work; 1 failed; 2 wrong arguments; 3 refused by a gate.
     """
+    from pipeline import arrivals, hooks, notices, retraining
+
     try:
         request = retraining.Request(
             data=data,
@@ -115,7 +121,25 @@ def retrain(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
         console.stop(f"{words}: {outcome.reason.rstrip('.')}.", notices.STATUS[outcome.kind])
 
 
-def _work(request: retraining.Request, told: notices.Notices) -> retraining.Outcome:
+def check(options: Mapping[str, Any]) -> None:
+    """Checks what a parser of the command line cannot; for a schedule, which is made long before the first run.
+
+    Args:
+        options: the values of `retrain`'s arguments, by name.
+
+    Raises:
+        ValueError: a preset, a setting, a hook or the file of metrics that can never be used.
+    """
+    from pipeline import hooks, notices
+
+    _config(options["preset"], options["assignments"] or [], options["warm_start"])
+    hook_config = hooks.HookConfig(*(options[f"on_{kind}"] for kind in hooks.KINDS))
+    notices.Notices(Root(options["root"]), hook_config, options["metrics"])
+
+
+def _work(request: "retraining.Request", told: "notices.Notices") -> "retraining.Outcome":
+    from pipeline import notices, retraining
+
     place = request.root
     try:
         place.prepare()
@@ -132,7 +156,9 @@ def _work(request: retraining.Request, told: notices.Notices) -> retraining.Outc
         console.stop("Interrupted. The same command goes on from where it was.", notices.INTERRUPTED)
 
 
-def _in_the_lock(request: retraining.Request, told: notices.Notices) -> retraining.Outcome:
+def _in_the_lock(request: "retraining.Request", told: "notices.Notices") -> "retraining.Outcome":
+    from pipeline import retraining
+
     retraining.check_test_set(request)
     log_file = request.root.logs / f"{time.strftime('%Y%m%dT%H%M%S')}.log"
     with console.quiet(log_file) as person:

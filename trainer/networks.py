@@ -6,6 +6,7 @@ from keras import ops
 
 from trainer import parallel
 from trainer.architecture import EncoderConfig
+from trainer.batch_norm import BatchNorm
 
 # The reference's batch norm (DeepMind byol/configs, solo-learn): Keras' defaults are 0.99 and 1e-3.
 BATCH_NORM_MOMENTUM = 0.9
@@ -69,12 +70,14 @@ def build_head(
 
 
 def as_float32(network: keras.Model) -> keras.Model:
-    """The same network and weights with every product in float32, on one device: what is probed and served."""
+    """The same network and weights in Keras' own layers, every product in float32, on one device: what is probed and
+    served.
+    """
 
     def in_float32(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config() | {"dtype": "float32"}
-        if "synchronized" in config:
-            config["synchronized"] = False
+        if isinstance(layer, BatchNorm):
+            return keras.layers.BatchNormalization.from_config(config | {"synchronized": False})
         return type(layer).from_config(config)
 
     copy = keras.models.clone_model(network, clone_function=in_float32)
@@ -120,7 +123,7 @@ class _Layers:
 
         Where a batch is divided among replicas, its statistics are those of the whole.
         """
-        return keras.layers.BatchNormalization(
+        return BatchNorm(
             momentum=BATCH_NORM_MOMENTUM,
             epsilon=BATCH_NORM_EPSILON,
             name=name,

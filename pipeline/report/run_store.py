@@ -78,6 +78,12 @@ class StoredRun:
                 return artifact
         raise KeyError(f"{node} has no output of type {artifact_type}")
 
+    @property
+    def pruned(self) -> list[str]:
+        """The nodes of which files are no longer there."""
+        deleted = mlmd_proto.Artifact.DELETED
+        return [node for node in self.nodes if any(a.message.state == deleted for a in self.outputs(node))]
+
     def told(self, node: str, parameter: str) -> Any:
         """A parameter of a node; None when it had none of that name."""
         properties = self._executions[node].custom_properties

@@ -22,7 +22,7 @@ def write_report(root: Root, run_id: str) -> pathlib.Path:
         run_id: TFX's id of the run, or the name of its folder.
 
     Raises:
-        ValueError: there is no such run.
+        ValueError: there is no such run, or its files were pruned.
         OSError: what the run left behind cannot be read, or the report not be written.
     """
     summary_file = root.summary(run_id)
@@ -32,10 +32,17 @@ def write_report(root: Root, run_id: str) -> pathlib.Path:
         )
         raise ValueError(f"{root.path} has no finished run {run_id}. Finished runs: {known}.")
     summary = json.loads(summary_file.read_text())
-    from pipeline.report import facts, page, projector
     from pipeline.report.run_store import StoredRun
 
-    found = facts.gather(StoredRun(root.metadata, summary["run_id"]), summary)
+    run = StoredRun(root.metadata, summary["run_id"])
+    if run.pruned:
+        raise ValueError(
+            f"The files of {', '.join(run.pruned)} of the run {run_id} were pruned, so its report cannot be written "
+            f"again. Its numbers are in {summary_file}, and `byol history --root {root.path}` tells its verdict."
+        )
+    from pipeline.report import facts, page, projector
+
+    found = facts.gather(run, summary)
     path = summary_file.with_name(REPORT_FILE)
     write_atomically(path, page.render(found))
     test = found.test

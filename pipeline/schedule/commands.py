@@ -2,7 +2,6 @@
 
 import enum
 import pathlib
-import zoneinfo
 from typing import Annotated
 
 import typer
@@ -82,6 +81,8 @@ def _when(cron: str, every: int, timezone: str) -> When:
     if timezone:
         if every:
             raise ValueError(f"--every counts seconds and has no --timezone; received {timezone!r}.")
+        import zoneinfo
+
         try:
             zoneinfo.ZoneInfo(timezone)
         except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
@@ -92,10 +93,14 @@ def _when(cron: str, every: int, timezone: str) -> When:
 
 
 def _root(context: typer.Context) -> pathlib.Path:
-    """The root among the options for `byol retrain`, all of which are checked by it now instead of at night."""
+    """The root among the options for `byol retrain`, which checks all of them now instead of at night."""
+    from pipeline import retrain_commands
+
     above = context.find_root()
     retrain = above.command.get_command(above, "retrain")  # type: ignore[attr-defined]
-    return retrain.make_context("retrain", list(context.args), parent=above).params["root"]
+    options = retrain.make_context("retrain", list(context.args), parent=above).params
+    retrain_commands.check(options)
+    return options["root"]
 
 
 def _stay(job: Job, when: When) -> int:

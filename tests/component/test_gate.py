@@ -9,6 +9,7 @@ import types
 import numpy as np
 import pytest
 from tfx.types import standard_artifacts
+from tfx.utils import path_utils
 
 from components import gate_metrics, gate_statistics, model_card, quality_bands, robustness
 from components import verdict as verdicts
@@ -338,24 +339,35 @@ def test_without_a_baseline_there_is_no_baseline_accuracy(judge, first):
 
 
 def test_the_newest_span_is_judged_on_its_own_images(world, judge, tmp_path, first):
-    """The evaluation with the weak cats stands for the newest span's; the other one is good enough."""
+    """The evaluation with the weak cats stands for the newest span's; it is another model's, which is told as well."""
     model = world.models[NOISE]
     about = {"current_model": model.uri, "current_model_id": model.id}
     own = gate_models.artifact(standard_artifacts.ModelBlessing, tmp_path / "own", 33, blessed=0, **about)
     blessing, record, _ = judge(newest=first[0], newest_blessing=own)
     assert blessing.get_int_custom_property("blessed") == 0
-    assert record["reason"] == (
-        "sparse_categorical_accuracy on label=cat, the newest span's test images is 0.5000, "
-        "below its floor of 0.6000 by 0.1000"
-    )
+    judged = path_utils.serving_model_path(world.models[SERVED].uri)
+    sentences = [
+        (
+            "sparse_categorical_accuracy on label=cat, the newest span's test images is 0.5000, "
+            "below its floor of 0.6000 by 0.1000"
+        ),
+        f"evaluation, newest span: TFMA judged the model at {judged}, not the one at {model.uri}",
+    ]
+    assert record["reason"] == "; ".join(sentences)
     newest = [c["slice"] for c in record["criteria"] if verdicts.NEWEST in c["slice"]]
     assert verdicts.NEWEST in newest
     assert set(newest) >= {f"label={name}, {verdicts.NEWEST}" for name in LABEL_NAMES}
     assert record["newest"]["metrics"]["example_count"] == IMAGES
     assert record["newest"]["comparison"] == {"result": verdicts.FIRST}
     text = (tmp_path / "verdict" / verdicts.MARKDOWN_FILE).read_text()
-    assert "On the newest span's test images alone: there is none yet." in text
-    assert f"- {record['reason']}" in text
+    right = int(world.right[SERVED].sum())
+    low, high = gate_statistics.accuracy_interval(right, IMAGES)
+    assert (
+        f"On the newest span's test images alone: right on {right / IMAGES:.2%} of {IMAGES} (95% interval {low:.2%} to "
+        f"{high:.2%}); against the served model: there is none yet."
+    ) in text
+    assert text.count("\n- ") == 2
+    assert all(f"\n- {sentence}\n" in text for sentence in sentences)
 
 
 def test_a_newest_span_of_another_model_or_half_told_is_refused(judge, regressed):
@@ -368,27 +380,43 @@ def test_a_newest_span_of_another_model_or_half_told_is_refused(judge, regressed
         judge(newest_blessing=regressed[1])
 
 
-def test_evidence_about_another_model_blesses_nothing(world, judge, regressed):
+@pytest.mark.parametrize(
+    ("exchanged", "said"),
+    [
+        ({"gain_blessing": 1}, "evidence, gain over the untrained encoder: "),
+        ({"evaluation_blessing": 1}, "evidence, evaluation: "),
+        ({"evaluation": 0}, "evaluation, evaluation: TFMA judged the model at"),
+        ({"gain": 0}, "evaluation, gain over the untrained encoder: TFMA judged the model at"),
+    ],
+)
+def test_evidence_about_another_model_blesses_nothing(world, judge, regressed, exchanged, said):
     """A blessing for model A does not bless model B, whichever of the pieces is exchanged."""
-    blessing, record, _ = judge(gain_blessing=regressed[1])
+    blessing, record, _ = judge(**{name: regressed[part] for name, part in exchanged.items()})
     assert blessing.get_int_custom_property("blessed") == 0
-    assert "evidence, gain over the untrained encoder: " in record["reason"]
-    assert f"is about the model at {world.models[WORSE].uri}" in record["reason"]
+    (sentence,) = [part for part in record["reason"].split("; ") if part.startswith(said)]
+    assert world.models[WORSE].uri in sentence
 
 
 def test_the_card_says_what_the_verdict_measured(world, judge, tmp_path):
     _, record, verdict = judge()
     card = gate_models.artifact(standard_artifacts.ModelEvaluation, tmp_path / "card", 50)
     settings = json.dumps(dataclasses.asdict(PRESETS["demo"]))
+    fixed_images = np.random.default_rng(9).integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
+    fixed = gate_models.write_examples(tmp_path / "fixed", fixed_images, np.arange(10))
     model_card.ModelCard.test_call(
-        verdict=verdict, examples=world.examples, card=card, settings=settings, code_digest="0123abc"
+        verdict=verdict,
+        examples=[world.examples],
+        test_examples=fixed,
+        card=card,
+        settings=settings,
+        code_digest="0123abc",
     )
     assert card.get_string_custom_property("current_model") == world.models[NOISE].uri
     text = (tmp_path / "card" / "MODEL_CARD.md").read_text()
     page = (tmp_path / "card" / "MODEL_CARD.html").read_text()
     low, high = gate_statistics.accuracy_interval(int(world.right[NOISE].sum()), IMAGES)
     for words in (
-        f"{world.right[NOISE].mean():.2%} of {IMAGES} test images (95% interval {low:.2%} to {high:.2%})",
+        f"right on {world.right[NOISE].mean():.2%} of {IMAGES} (95% interval {low:.2%} to {high:.2%})",
         "Intended use",
         "Limits",
         "0123abc",
@@ -400,9 +428,15 @@ def test_the_card_says_what_the_verdict_measured(world, judge, tmp_path):
     ):
         assert words in text
         assert words in page
-    assert "| span | 7 |" in text
-    digest = hashlib.sha256(b"".join(sorted(content_hashes(world.images)))).hexdigest()
-    assert f"| split test | {IMAGES} images, SHA-256 of their content hashes {digest} |" in text
+    splits = json.loads(card.get_string_custom_property("data"))
+    for name, images, found in (
+        ("span 7", world.images, splits["spans"][0]),
+        ("fixed test set", fixed_images, splits["fixed_test"]),
+    ):
+        digest = hashlib.sha256(b"".join(sorted(content_hashes(images)))).hexdigest()
+        assert f"| {name}, test | {len(images)} images, SHA-256 of their content hashes {digest} |" in text
+        assert found["splits"] == {"test": {"rows": len(images), "sha256": digest}}
+        assert found["span"] == 7
     low, high = gate_statistics.accuracy_interval(round(0.6 * 500), 500)
     assert f"| jpeg | 0.6000 | {low:.4f} to {high:.4f} |" in text
     assert "the signature <code>classify</code>" in page.lower()

@@ -15,6 +15,7 @@ from components import serving_folder
 from pipeline import cli, history, history_plot, ledger, lineage, prune, store_graph
 from pipeline.ledger import Ledger, SpanRecord, Training
 from pipeline.prune import PrunePolicy
+from pipeline.report import write
 from pipeline.root import Root
 from pipeline.store_graph import StoreGraph
 from tests.component import small_root
@@ -114,16 +115,21 @@ def test_the_ledgers_decisions_are_told_with_the_runs(root):
         reason="disk full",
         started=str(runs[3].started),
     )
+    small_root.fail_by_hand(root, str(runs[4].run_id), "Evaluator")
+    again = Training([2, 3], [3], "never", None, None, None, reason="no memory", started=str(runs[4].started))
     later = Training([6], [6], "never", None, None, None, started="2999-01-01T00:00:00+00:00")
     spans = {
         2: SpanRecord("accepted", "", "f", "2026-01-01T00:00:00+00:00"),
         4: SpanRecord("refused", "labels were permuted", "f", "2026-01-02T00:00:00+00:00"),
         5: SpanRecord("too old", "4 newer spans fill the window", "f", "2026-01-03T00:00:00+00:00"),
     }
-    Ledger(root.ledger, spans, [decided, given_up, later]).save()
+    Ledger(root.ledger, spans, [decided, given_up, again, later]).save()
     told = history.history(root)
     assert len(told.runs) == len(runs) + 2
     assert told.runs[2].retraining == decided
+    attempt = next(run for run in told.runs if run.run_id == runs[4].run_id)
+    assert (attempt.retraining, attempt.outcome, attempt.failed_node) == (again, "failed", "Evaluator")
+    assert attempt.reason == "no memory"
     assert told.runs[-1].outcome == "unfinished"
     assert ("failed", "disk full") in [(run.outcome, run.reason) for run in told.runs if run.run_id is None]
     refused = next(run for run in told.runs if run.outcome == "data refused")
@@ -397,6 +403,15 @@ def test_reports_logs_and_checkpoints_of_old_runs_go_and_summaries_stay(root):
     # The two that pushed a version, the newest that trained, and the newest that did not come that far.
     assert kept == sorted(root.summary(graph.runs[place].id).parent.name for place in (0, 1, 4, 5))
     assert len(list(root.path.glob("runs/*/summary.json"))) == len(graph.runs)
+
+
+def test_a_report_of_a_pruned_run_is_refused_with_where_its_numbers_are(root):
+    run = StoreGraph(root.metadata).runs[2]
+    root.summary(run.id).parent.mkdir(parents=True)
+    root.summary(run.id).write_text(json.dumps({"run_id": run.id}))
+    prune.prune(root, OLD_AND_NEW)
+    with pytest.raises(ValueError, match=r"Evaluator.* were pruned.*numbers are in .*summary\.json"):
+        write.write_report(root, run.id)
 
 
 def test_old_logs_and_stale_checkpoints_go(root):

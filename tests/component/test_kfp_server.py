@@ -1,5 +1,7 @@
 """Submitting and scheduling through KFP's own client, against a server on localhost; what it refuses is one line."""
 
+import time
+
 import pytest
 from typer.testing import CliRunner
 
@@ -103,6 +105,56 @@ def test_a_server_that_does_not_answer_is_not_waited_for(api, compiled):
     with pytest.raises(ServerError, match=r"did not answer within 0\.5 s"):
         Server(api.url, timeout=0.5).submit(compiled, "first", "byol")
     assert api.asked.count("POST runs") == 1
+
+
+@pytest.mark.parametrize(
+    ("failing", "said"),
+    [
+        (401, "answered 401 (Unauthorized)"),
+        (409, "answered 409 (Conflict)"),
+        (500, "answered 500 (Internal Server Error)"),
+        ("hang", "did not answer within 0.5 s"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("request_", "arguments"),
+    [
+        ("GET healthz", ["list"]),
+        ("GET recurringruns", ["list"]),
+        ("POST recurringruns/{id}:disable", ["pause", "nightly"]),
+        ("POST recurringruns/{id}:enable", ["resume", "nightly"]),
+        ("DELETE recurringruns/{id}", ["delete", "nightly"]),
+    ],
+)
+def test_whatever_fails_is_one_line_and_soon(api, failing, said, request_, arguments):
+    nightly = {"recurring_run_id": "1", "display_name": "nightly", "mode": "ENABLE", "trigger": {}}
+    api.recurring["1"] = {**nightly, "status": "ENABLED"}
+    api.failing[request_.format(id="1")] = failing
+    started = time.monotonic()
+    ended = command(api, *arguments, "--timeout", "0.5")
+    assert ended.exit_code == 1, ended.output
+    assert said in " ".join(ended.output.split())
+    assert "Traceback" not in ended.output
+    assert time.monotonic() - started < 3  # kfp's client itself asks again for 25 s, or for ever
+    assert api.recurring["1"]["status"] == "ENABLED"
+
+
+@pytest.mark.parametrize("failing", [401, 409, 500, "hang"])
+@pytest.mark.parametrize("request_", ["GET healthz", "POST experiments", "POST recurringruns"])
+def test_a_schedule_that_cannot_be_made_is_one_line_and_none_is_left(api, compiled, failing, request_):
+    api.failing[request_] = failing
+    with pytest.raises(ServerError) as error:
+        Server(api.url, timeout=0.5).schedule(compiled, "nightly", "byol", NIGHTLY)
+    assert (f"answered {failing}" if failing != "hang" else "did not answer") in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not api.recurring
+
+
+def test_the_example_image_is_not_sent(api):
+    ended = command(api, "create", "--cron", "0 3 * * *", "--preset", "demo")
+    assert ended.exit_code == 2
+    assert "image is still the example" in " ".join(ended.output.split())
+    assert not api.asked
 
 
 def test_a_server_that_is_not_there_is_named(compiled):

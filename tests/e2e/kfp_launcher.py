@@ -4,13 +4,18 @@ Written from KFP's Go sources (backend/src/v2/component/launcher_v2.go): the Exe
 stores staged as files, outputs uploaded only from where the launcher looks, null metadata refused. Every step is a
 process of its own, in a folder that is empty when it starts and gone when the next one does. Steps share the object
 store, through the launcher, and the mounted volume; whatever else they count on is missing.
+
+Most of a small step is the import of TFX. So a process is forked from one that has imported it, and then runs the
+container's command as Python does; the first task's is started as it stands.
 """
 
 import concurrent.futures
 import dataclasses
 import json
+import multiprocessing
 import os
 import pathlib
+import runpy
 import shutil
 import subprocess
 import sys
@@ -20,7 +25,15 @@ import yaml
 
 PROJECT = pathlib.Path(__file__).resolve().parents[2]
 SCHEMES = {"minio://": "minio", "s3://": "s3", "gs://": "gcs"}
+FORKED_STEP = pathlib.Path(__file__).with_name("kfp_forked_step.py")
 AT_ONCE = 2
+STEP_SECONDS = 400
+# What every step imports; nothing of this project, which each step imports anew.
+PRELOADED = [
+    "tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor",
+    "keras",
+    "tensorflow_transform",
+]
 
 
 class StepFailedError(RuntimeError):
@@ -92,12 +105,9 @@ class Cluster:
         ]
         log = self.folder / "logs" / f"{name}.log"
         log.parent.mkdir(exist_ok=True)
-        with log.open("w") as file:
-            ended = subprocess.run(
-                command, cwd=pod, env=environment(pod), stdout=file, stderr=file, timeout=400, check=False
-            )
-        if ended.returncode:
-            raise StepFailedError(f"{name} ended with {ended.returncode}:\n{log.read_text()[-3000:]}")
+        status = (forked if self.ran else executed)(command, pod, log)
+        if status:
+            raise StepFailedError(f"{name} ended with {status}:\n{log.read_text()[-3000:]}")
         published = self._publish(executor_input, pod)
         shutil.rmtree(pod)
         return published
@@ -175,8 +185,32 @@ class Cluster:
         shutil.copytree(source, staged(uri, pod))
 
 
-def _as_double(value: object) -> object:
-    return int(float(value)) if isinstance(value, int) else value
+def executed(command: list[str], pod: pathlib.Path, log: pathlib.Path) -> int:
+    """Starts a container's command as it stands; returns its exit status."""
+    with log.open("w") as file:
+        return subprocess.run(
+            command,
+            cwd=pod,
+            env=environment(pod),
+            stdout=file,
+            stderr=file,
+            timeout=STEP_SECONDS,
+            check=False,
+        ).returncode
+
+
+def forked(command: list[str], pod: pathlib.Path, log: pathlib.Path) -> int:
+    """Runs a container's command in a fork of a process that has imported TFX; returns its exit status."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    step = {"command": command, "pod": str(pod), "variables": environment(pod), "log": str(log)}
+    process = context.Process(target=runpy.run_path, args=(str(FORKED_STEP), step))
+    process.start()
+    process.join(STEP_SECONDS)
+    if process.exitcode is None:
+        process.kill()
+        raise StepFailedError(f"It did not end within {STEP_SECONDS} s:\n{log.read_text()[-3000:]}")
+    return process.exitcode
 
 
 def staged(uri: str, pod: pathlib.Path) -> pathlib.Path:

@@ -126,7 +126,7 @@ def test_a_wrong_command_would_be_noticed():
         test_commands_named_in_pages_exist("", "byol run --set gate.minimum=1")
     with pytest.raises(Exception, match="Missing"):
         test_whole_commands_are_complete("", "byol search --in x.npz")
-    with pytest.raises(Exception, match="Missing.*preset"):
+    with pytest.raises(Exception, match=r"Missing.*preset"):
         test_whole_commands_are_complete("", "byol schedule --every 60 --data spans --root runs/nightly")
 
 

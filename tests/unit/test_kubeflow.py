@@ -127,6 +127,7 @@ def test_what_is_written_has_the_stores_addresses_no_nulls_and_no_number_that_a_
                             "span": 3,
                             "nothing": None,
                             "id": 1112624758701696484,
+                            "files": '{"span-3/test_batch.bin": "5891b5b5"}',
                         },
                     }
                 ]
@@ -135,7 +136,11 @@ def test_what_is_written_has_the_stores_addresses_no_nulls_and_no_number_that_a_
     }
     artifact = entrypoint.publishable(written, RECORDED)["artifacts"]["verdict"]["artifacts"][0]
     assert artifact["uri"] == f"{STORE}/Verdict/verdict"
-    assert artifact["metadata"] == {"model": f"{STORE}/LinearProbe/model", "span": 3}
+    assert artifact["metadata"] == {
+        "model": f"{STORE}/LinearProbe/model",
+        "span": 3,
+        "files": '{"span-3/test_batch.bin": "5891b5b5"}',
+    }
 
 
 def test_an_output_that_was_moved_is_refused_since_kfp_would_lose_it():
@@ -286,6 +291,22 @@ def test_every_setting_of_every_kind_of_step_is_in_the_file():
         e for e in found.spec["deploymentSpec"]["executors"].values() if e.get("container", {}).get("env")
     ]
     assert found.pipeline_root == cluster.pipeline_root
+
+
+def test_a_warm_start_and_a_fixed_test_set_bring_their_tasks(compiled):
+    config = dataclasses.replace(PRESETS["gpu"], warm_start="encoder")
+    found = compiler.compile_pipeline(config, KubeflowConfig(test="data/test"))
+    tasks = found.spec["root"]["dag"]["tasks"]
+    more = {pipeline.WARM_START, "KeptNetworks", pipeline.TEST_EXAMPLE_GEN, pipeline.NEWEST_EVALUATOR}
+    assert tasks.keys() - compiled.spec["root"]["dag"]["tasks"].keys() == more
+    assert pipeline.WARM_START in spec_checks.predecessors(tasks[pipeline.PRETRAINER])
+    assert spec_checks.predecessors(tasks["KeptNetworks"]) == {pipeline.PRETRAINER, pipeline.PUSHER}
+    # Both read and write where the other looks.
+    stores = {
+        tasks[name]["inputs"]["parameters"]["store"]["runtimeValue"]["constant"]
+        for name in (pipeline.WARM_START, "KeptNetworks")
+    }
+    assert stores == {KubeflowConfig().folder("networks")}
 
 
 def test_a_step_without_retries_or_shared_memory_says_nothing_of_them():

@@ -271,15 +271,25 @@ def test_a_version_stays_while_a_server_may_still_be_loading_it(
 def test_rollback_serves_the_model_before_under_a_new_highest_version(
     models: dict[str, pathlib.Path], serving: pathlib.Path
 ) -> None:
-    numbers = [serving_folder.publish(models[name], serving, {"model": name}).version for name in "ABC"]
+    accuracies = {"A": 0.9, "B": 0.95, "C": None}
+    numbers = [
+        serving_folder.publish(
+            models[name],
+            serving,
+            {"model": name, "metrics": {} if accuracy is None else {"sparse_categorical_accuracy": accuracy}},
+        ).version
+        for name, accuracy in accuracies.items()
+    ]
     back = serving_folder.rollback(serving)
+    listed = serving_folder.versions(serving)
+    assert [v.accuracy for v in listed] == [0.9, 0.95, None, 0.95]
     assert back.version > numbers[-1]
     assert _contents(serving) == ["A", "B", "C", "B"]
     record = json.loads((back.path / "serving.json").read_text())
     assert record["action"] == "rollback"
     assert record["restored_version"] == record["origin_version"] == numbers[1]
     assert record["parent"]["version"] == numbers[2]
-    assert record["lineage"] == {"model": "B"}
+    assert record["lineage"]["model"] == "B"
     assert serving_folder.rollback(serving).is_new
     assert _contents(serving)[-1] == "A"
     with pytest.raises(ValueError, match="There is nothing to roll back to"):

@@ -168,7 +168,9 @@ def test_no_night_is_missed_when_the_clocks_change(year, month, day):
     half_past = fires("30 2 * * *", "Europe/Berlin", start, end)
     nights = [moment.astimezone(BERLIN).date().day for moment in half_past]
     assert sorted(set(nights)) == [day, day + 1, day + 2]
-    assert len(nights) == (4 if month == 10 else 3)
+    assert len(nights) in (
+        {3, 4} if month == 10 else {3}
+    )  # APScheduler 3.11 starts at both 2:30, 3.10 at one
     if month == 3:
         assert half_past[1].astimezone(BERLIN).isoformat() == "2027-03-28T03:30:00+02:00"
 

@@ -177,9 +177,11 @@ def _alive(process: int) -> bool:
 
 
 def test_ctrl_c_ends_the_hook_and_is_passed_on(tmp_path):
-    command = script(tmp_path, "(here / 'pid').write_text(str(os.getpid()))\ntime.sleep(600)")
-    interrupt = threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT))
-    interrupt.start()
+    command = script(
+        tmp_path,
+        "(here / 'pid').write_text(str(os.getpid()))\n"
+        f"os.kill({os.getpid()}, {int(signal.SIGINT)})\ntime.sleep(600)",
+    )
     with pytest.raises(KeyboardInterrupt):
         deliver(EVENT, config(command))
     assert not _alive(int((tmp_path / "pid").read_text()))

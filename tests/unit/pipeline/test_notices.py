@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import signal
 import sys
 
 import pytest
@@ -24,6 +25,8 @@ def call(tmp_path, monkeypatch):
     hook = tmp_path / "hook.py"
     hook.write_text(f"import sys\nopen({str(tmp_path / 'told')!r}, 'a').write(sys.stdin.read() + '\\n')\n")
     monkeypatch.setattr(retraining, "check_test_set", lambda request: None)
+    # An interrupted command lets a second Ctrl-C end the process.
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
 
     def invoke(work=None, *more):
         monkeypatch.setattr(retraining, "retrain", work)
@@ -103,18 +106,18 @@ def test_a_push_is_told_with_what_is_served(call, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("result", "status", "kind", "reason", "refused"),
+    ("result", "status", "kind", "reason"),
     [
-        (retraining.Outcome(ledger.NOT_PUSHED, "too low", (1, 2)), 3, "refused", "too low", 2),
-        (retraining.Outcome(ledger.FAILED, "it broke", (1,)), 1, "failed", "it broke", 0),
-        (ValueError("no test set"), 2, "failed", "no test set", 0),
-        (OSError(28, "No space left"), 2, "failed", "[Errno 28] No space left", 0),
-        (RuntimeError("a fault of ours"), 1, "failed", "a fault of ours", 0),
-        (KeyboardInterrupt(), 130, None, "interrupted", 0),
-        (retraining.Outcome(retraining.NOTHING_NEW), 0, None, "nothing new", 0),
+        (retraining.Outcome(ledger.NOT_PUSHED, "too low", (1, 2)), 3, "refused", "too low"),
+        (retraining.Outcome(ledger.FAILED, "it broke", (1,)), 1, "failed", "it broke"),
+        (ValueError("no test set"), 2, "failed", "no test set"),
+        (OSError(28, "No space left"), 2, "failed", "[Errno 28] No space left"),
+        (RuntimeError("a fault of ours"), 1, "failed", "a fault of ours"),
+        (KeyboardInterrupt(), 130, None, "interrupted"),
+        (retraining.Outcome(retraining.NOTHING_NEW), 0, None, "nothing new"),
     ],
 )
-def test_every_end_is_told(result, status, kind, reason, refused, call, tmp_path):
+def test_every_end_is_told(result, status, kind, reason, call, tmp_path):
     def work(request, person, training_begins):
         if isinstance(result, BaseException):
             raise result
@@ -126,11 +129,41 @@ def test_every_end_is_told(result, status, kind, reason, refused, call, tmp_path
     assert [(event["kind"], event["reason"]) for event in events] == ([(kind, reason)] if kind else [])
     found = metrics(tmp_path)
     assert found["last_exit_status"] == status
-    assert found["spans_refused_total"] == refused
     assert found["spans_waiting"] == 2
     assert ("last_success_timestamp_seconds" in found) == (status in {0, 3})
     assert beat(tmp_path)["state"] == ("failed" if status in {1, 2} else "idle")
     assert beat(tmp_path)["detail"] == reason
+
+
+def test_each_refused_span_is_counted_once(call, tmp_path):
+    """For its data or for what was trained on it, also beside a push; a repaired one that is refused again counts."""
+
+    def refuse(fingerprint, *trained):
+        def work(request, person, training_begins):
+            known = Ledger.load(request.root.ledger)
+            known.mark(1, ledger.REFUSED, fingerprint, "blurred")
+            known.mark(2, ledger.ACCEPTED, "a")
+            for new in trained:
+                known.trainings.append(
+                    ledger.Training(
+                        [2, new],
+                        [new],
+                        "never",
+                        None,
+                        None,
+                        None,
+                        outcome=ledger.NOT_PUSHED,
+                        started=str(new),
+                    )
+                )
+            known.save()
+            return retraining.Outcome(ledger.PUSHED, "span 1 was not taken", (2,), "run", 7, 0.5)
+
+        return work
+
+    for fingerprint, trained, total in (("a", (), 1), ("a", (), 1), ("b", (2,), 3), ("b", (3, 4), 5)):
+        assert call(refuse(fingerprint, *trained)).exit_code == 0
+        assert metrics(tmp_path)["spans_refused_total"] == total
 
 
 def test_the_hook_runs_when_the_root_is_free_again(call, tmp_path):

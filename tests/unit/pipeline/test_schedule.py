@@ -9,12 +9,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import typing
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from pipeline import retrain_commands
 from pipeline.cron import Cron
 from pipeline.schedule import commands, crontab, systemd
 from pipeline.schedule.job import Job, When
@@ -29,19 +29,10 @@ ODD = "a b%c $HOME \"d\" 'e' \\f #g é"
 
 
 def application() -> typer.Typer:
-    """The command line with a `retrain` that has some of its options, and does nothing."""
+    """The two commands that belong together, without the others."""
     app = typer.Typer()
     commands.register(app)
-
-    @app.command()
-    def retrain(
-        data: typing.Annotated[pathlib.Path, typer.Option()],
-        root: typing.Annotated[pathlib.Path, typer.Option()],
-        window: typing.Annotated[int, typer.Option()] = 1,
-        assignments: typing.Annotated[list[str] | None, typer.Option("--set")] = None,
-    ) -> None:
-        pass
-
+    retrain_commands.register(app)
     return app
 
 
@@ -89,7 +80,7 @@ def run(*arguments: str) -> tuple[int, str]:
 
 
 NIGHTLY = ("--cron", "0 3 * * *")
-REST = ("--data", "spans", "--root", "runs/nightly", "--window", "4", "--set", "gate.floor=0.5")
+REST = ("--data", "spans", "--root", "runs/nightly", "--preset", "cpu", "--window", "4")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +99,10 @@ REST = ("--data", "spans", "--root", "runs/nightly", "--window", "4", "--set", "
         ((*NIGHTLY, "--install", "crontab", *REST, "more"), "unexpected extra argument"),
         ((*NIGHTLY, "--install", "crontab", "--timezone", "UTC", *REST), "know no time zone but"),
         (("--every", "60", "--install", "crontab", *REST), "cron knows no --every"),
-        ((*NIGHTLY, "--install", "crontab", "--data", "a\nb", "--root", "x"), "control characters"),
+        ((*NIGHTLY, "--install", "crontab", *REST, "--data", "a\nb"), "control characters"),
+        ((*NIGHTLY, "--install", "crontab", *REST, "--preset", "best"), "no preset 'best'"),
+        ((*NIGHTLY, "--install", "crontab", *REST, "--set", "gate.floor=1"), "no setting"),
+        ((*NIGHTLY, "--install", "crontab", *REST, "--on-failed", "http://"), "on_failed is neither"),
         (("--uninstall", "foreground"), "ends by Ctrl-C"),
         (("--uninstall", "crontab", *NIGHTLY), "leave the other options out"),
         (("--uninstall", "systemd", "--name", "a/b"), "name of a schedule is letters"),
@@ -127,8 +121,8 @@ def test_the_crontab_keeps_every_other_line(machine):
     store.write_bytes(b"# mine\nMAILTO=me\n5 4 * * 0 other \\% \xff\r\n\n# last, without an end")
     status, said = run(*NIGHTLY, "--install", "crontab", *REST)
     line = (
-        f"0 3 * * * cd -- {machine}/work && {RETRAIN} --data spans --root runs/nightly --window 4 --set "
-        f"gate.floor=0.5 >> {machine}/work/runs/nightly/logs/schedule.log 2>&1 # byol schedule byol-retrain"
+        f"0 3 * * * cd -- {machine}/work && {RETRAIN} --data spans --root runs/nightly --preset cpu --window "
+        f"4 >> {machine}/work/runs/nightly/logs/schedule.log 2>&1 # byol schedule byol-retrain"
     )
     assert (status, said) == (0, f"Added to the crontab: {line}")
     others = b"# mine\nMAILTO=me\n5 4 * * 0 other \\% \xff\r\n\n# last, without an end\n"

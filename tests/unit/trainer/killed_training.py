@@ -16,11 +16,14 @@ import unittest.mock
 import keras
 import numpy as np
 
-from tests.unit.trainer.conftest import SETTINGS, TINY, coloured_images
+from tests.unit.trainer.conftest import SETTINGS, coloured_images
+from trainer.architecture import EncoderConfig
 from trainer.byol import checkpoint
 from trainer.byol.pretraining import PretrainingImages, pretrain
 
 KILLS = 10
+# One block and the stem: most of a process' time is their compilation.
+SMALL = EncoderConfig(widths=(8,), blocks=(1,), stem_stride=2)
 # From the first checkpoint that a process writes until it is killed. The whole training takes a few of these.
 LONGEST_SECONDS = 0.4
 
@@ -30,7 +33,7 @@ def train(folder, started):
     images = coloured_images(16 * 30)
     data = PretrainingImages(images, np.full(3, 0.5, np.float32), np.full(3, 0.25, np.float32))
     settings = dataclasses.replace(
-        SETTINGS, epochs=6, checkpoint_minutes=1e-9, steps_per_execution=2, checkpoints_kept=2
+        SETTINGS, epochs=10, checkpoint_minutes=1e-9, steps_per_execution=2, checkpoints_kept=2
     )
     plain = checkpoint.CheckpointFolder.save
 
@@ -39,7 +42,7 @@ def train(folder, started):
         return plain(self, *arguments)
 
     with unittest.mock.patch.object(checkpoint.CheckpointFolder, "save", save):
-        result = pretrain(settings, TINY, data, None, folder)
+        result = pretrain(settings, SMALL, data, None, folder)
     variables = [*result.model.variables, *result.model.optimizer.variables]
     np.savez(folder / "end.npz", *[keras.ops.convert_to_numpy(v) for v in variables])
 

@@ -26,4 +26,4 @@ def test_a_training_killed_ten_times_ends_in_the_same_bits(tmp_path):
     assert reached == sorted(reached)
     assert len(set(reached)) > 5  # it went on in between
     assert found["same"]
-    assert found["arrays"] > 100
+    assert found["arrays"] > 60

@@ -11,7 +11,7 @@ import pytest
 from keras import ops
 
 from tests.unit.trainer.conftest import SETTINGS, TINY, coloured_images
-from trainer import input_pipeline
+from trainer import input_pipeline, networks
 from trainer.architecture import EncoderConfig
 from trainer.byol import pretraining, run_fn, warm_start
 from trainer.byol.checkpoint import CheckpointFolder
@@ -20,6 +20,15 @@ from trainer.byol.pretraining import PretrainingImages, build_model, pretrain
 from trainer.byol.warm_start import read_warm_start
 
 ONE_EPOCH = dataclasses.replace(SETTINGS, epochs=1, checkpoint_minutes=1e-9)
+PREDICTOR = (
+    "hidden/kernel",
+    "norm/gamma",
+    "norm/beta",
+    "norm/moving_mean",
+    "norm/moving_variance",
+    "output/kernel",
+    "output/bias",
+)
 NETWORKS = ("online_encoder", "online_projector", "predictor", "target_encoder", "target_projector")
 
 
@@ -82,11 +91,15 @@ def run_pretrainer(monkeypatch, folder, data, config=ONE_EPOCH, encoder=TINY, **
 
 @pytest.fixture(scope="module")
 def parent(data, tmp_path_factory):
-    """The folder of a Pretrainer's model, and the networks that it was written from."""
+    """The folder of a Pretrainer's model, and its networks: each weight and moment a number of its own."""
     folder = tmp_path_factory.mktemp("parent")
-    with pytest.MonkeyPatch.context() as patch:
-        model = run_pretrainer(patch, folder, data)
-    return folder / "model", {name: weights(getattr(model, name)) for name in NETWORKS}
+    model, rng = build_model(ONE_EPOCH, TINY, data), np.random.default_rng(9)
+    for name in NETWORKS:
+        for v in getattr(model, name).variables:
+            v.assign(rng.uniform(0.5, 1.5, v.shape) * (ops.convert_to_numpy(v) + 0.01))
+    networks.as_float32(model.online_encoder).save(folder / "encoder.keras")
+    warm_start.save_networks(model, folder / "networks.npz")
+    return folder, {name: weights(getattr(model, name)) for name in NETWORKS}
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +212,12 @@ def test_a_killed_warm_started_training_ends_in_the_same_bits(parent, newer, tmp
     resumed = run_pretrainer(monkeypatch, tmp_path / "killed", newer, **warm)
     assert fits == [0, 2]
     assert_same(state(resumed), state(whole))
-    record = json.loads((tmp_path / "killed" / "model" / "pretraining.json").read_text())
+    left = tmp_path / "killed" / "model"
+    next_start = given("full", left)  # what the run leaves is what the next one takes
+    assert_same([next_start.weights[f"predictor/{n}"] for n in PREDICTOR], weights(resumed.predictor))
+    encoder = keras.models.load_model(left / "encoder.keras")
+    assert_same(weights(encoder), weights(resumed.online_encoder))
+    record = json.loads((left / "pretraining.json").read_text())
     start = given("full", parent[0])
     assert record["warm_start"] == {"policy": "full", "weights": start.digest()}
 
