@@ -5,6 +5,7 @@ import logging
 import os
 import pathlib
 import shutil
+import socket
 import sys
 import threading
 import typing
@@ -151,6 +152,12 @@ def _serve_by_tensorflow(executable: str, folder: pathlib.Path, name: str, port:
 
 
 def _serve_by_ourselves(folder: pathlib.Path, name: str, host: str, port: int) -> None:
+    try:
+        # A taken port is told at once, and not after TensorFlow has been loaded.
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            pass
+    except OSError as error:
+        _cannot_listen(host, port, error)
     _quiet_tensorflow()
     from pipeline import rest
 
@@ -162,7 +169,7 @@ def _serve_by_ourselves(folder: pathlib.Path, name: str, host: str, port: int) -
     except ValueError as error:
         stop(str(error))
     except OSError as error:
-        stop(f"Cannot listen on {host}, port {port}: {error.strerror}. Choose another --port.")
+        _cannot_listen(host, port, error)
     threading.Thread(target=follower.follow, daemon=True).start()
     shown = f"[{host}]" if ":" in host else host
     typer.echo(
@@ -176,6 +183,11 @@ def _serve_by_ourselves(folder: pathlib.Path, name: str, host: str, port: int) -
         follower.stop()
         server.server_close()
     typer.echo("Ended.")
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> typing.NoReturn:
+    reason = (error.strerror or str(error)).split(" (")[0]
+    stop(f"Cannot listen on {host}, port {port}: {reason}. Choose another --port or --host.")
 
 
 def _load(root: pathlib.Path | None, model: pathlib.Path | None) -> "Encoder":

@@ -236,7 +236,9 @@ def test_the_command_serves_until_it_is_interrupted(tmp_path):
             check=False,
         )
         assert second.returncode == 2
-        assert f"Cannot listen on 127.0.0.1, port {taken}" in second.stderr
+        assert second.stderr == (
+            f"Cannot listen on 127.0.0.1, port {taken}: Address already in use. Choose another --port or --host.\n"
+        )
         shutil.rmtree(tmp_path / "serving" / "5")  # a server outlives its folder
         assert _ask(url)[0] == 200
         process.send_signal(signal.SIGINT)
