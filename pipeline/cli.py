@@ -70,7 +70,7 @@ def run(
         with place.locked():
             records = _data(preset, data, span, place, config)
             summary = _run(config, preset, records, place)
-    except RootInUseError as error:
+    except (RootInUseError, ValueError) as error:
         console.stop(str(error))
     except console.NodeFailedError as error:
         console.stop(f"{error}. The full log is the newest file in {place.logs}.", FAILED)

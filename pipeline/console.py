@@ -33,6 +33,10 @@ class NodeFailedError(RuntimeError):
         self.reason = reason
 
 
+class NodeSkippedError(NodeFailedError):
+    """TFX skipped a node for want of its inputs, and went on: nothing is known of what the node would have said."""
+
+
 @contextlib.contextmanager
 def quiet(log_file: pathlib.Path) -> Iterator[Console]:
     """Sends both output streams, C++ included, to `log_file`; yields the console that still reaches the person."""

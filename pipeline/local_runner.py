@@ -16,7 +16,7 @@ from pipeline.bindings import Earlier, bindings
 from pipeline.config import PipelineConfig
 from pipeline.report.write import write_after_run
 from pipeline.root import Records, Root, write_atomically
-from pipeline.run_record import RunRecord
+from pipeline.run_record import RunRecord, check_clock
 
 # The nodes whose failure says that the data is not fit to train on.
 DATA_GATES = (pipeline.ANOMALY_GATE, pipeline.LABEL_CHECK)
@@ -73,8 +73,8 @@ def run(
         earlier: what it takes from earlier runs; by default the served model to compare with, and no more.
 
     Raises:
-        NodeFailedError: when a node fails; what it names is the cause, not the stack.
-        ValueError: when the served version was not made in this root.
+        NodeFailedError: when a node fails or is skipped; what it names is the cause, not the stack.
+        ValueError: when the served version was not made in this root, or the clock was set back.
     """
     started = time.monotonic()
     built = _build(config, records, root, earlier or Earlier(served_model=_served_model(root)))
@@ -155,12 +155,15 @@ def _follow(
     console: Console,
     options: RunOptions | None = None,
 ) -> None:
+    check_clock(root.metadata)
     with progress.followed(console, nodes, progress.expected_seconds(root, preset)) as follower:
         try:
             LocalDagRunner().run(built, options)
         except Exception as error:
             # The boundary between TFX and a person: whatever a node raised becomes one line that names the node.
             raise console_lines.NodeFailedError(follower.running or "The runner", cause(error)) from error
+    for node, reason in RunRecord(root.metadata).not_done(nodes).items():
+        raise console_lines.NodeSkippedError(node, reason)
 
 
 def cause(error: BaseException) -> str:

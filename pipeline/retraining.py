@@ -11,7 +11,7 @@ from rich.console import Console
 from components import cifar10, serving_folder
 from pipeline import arrivals, ledger
 from pipeline.config import PipelineConfig
-from pipeline.console import NodeFailedError
+from pipeline.console import NodeFailedError, NodeSkippedError
 from pipeline.ledger import Ledger, Training
 from pipeline.root import Records, Root
 
@@ -212,7 +212,7 @@ def _look_at(request: Request, known: Ledger, number: int, console: Console) -> 
             config, request.preset, _records(request, number), request.root, console, earlier
         )
     except NodeFailedError as error:
-        if error.node not in local_runner.DATA_GATES:
+        if error.node not in local_runner.DATA_GATES or isinstance(error, NodeSkippedError):
             raise
         return ledger.REFUSED, error.reason, compared
     return ledger.ACCEPTED, "", compared

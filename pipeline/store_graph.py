@@ -69,13 +69,7 @@ class Execution:
     @property
     def failure(self) -> str:
         """Why it failed, in one line, as far as TFX wrote it down: it does so for resolvers, as a stack."""
-        try:
-            message = json.loads(self.properties.get(_RESULT_PROPERTY, "{}")).get("resultMessage", "")
-        except (ValueError, AttributeError):
-            return ""
-        first_cause = re.split(r"\n(?:The above exception|During handling)", str(message))[0]
-        lines = [line.strip() for line in first_cause.splitlines() if line.strip()]
-        return lines[-1] if lines else ""
+        return _failure(self.properties)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,6 +195,21 @@ def _runs(store: Any, executions: Mapping[int, Execution]) -> list[Run]:
 def _channels(steps: Iterable[Any]) -> frozenset[str]:
     """The names in an event's path, which is a row of (name, place in the list); one artifact may have several."""
     return frozenset(step.key for step in steps if step.HasField("key") and step.key)
+
+
+def failure(execution: mlmd_proto.Execution) -> str:
+    """`Execution.failure` of one as the store has it."""
+    return _failure(_plain(execution))
+
+
+def _failure(properties: Mapping[str, Any]) -> str:
+    try:
+        message = json.loads(properties.get(_RESULT_PROPERTY, "{}")).get("resultMessage", "")
+    except (ValueError, AttributeError):
+        return ""
+    first_cause = re.split(r"\n(?:The above exception|During handling)", str(message))[0]
+    lines = [line.strip() for line in first_cause.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
 
 
 def _plain(message: Any) -> dict[str, Any]:

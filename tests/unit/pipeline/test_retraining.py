@@ -15,7 +15,7 @@ from rich.console import Console
 from components import cifar10
 from pipeline import ledger, local_runner, parentage, prune, retraining
 from pipeline.config import PRESETS
-from pipeline.console import NodeFailedError
+from pipeline.console import NodeFailedError, NodeSkippedError
 from pipeline.ledger import Ledger
 from pipeline.parentage import Parentage
 from pipeline.root import Root
@@ -204,6 +204,20 @@ def test_a_refused_span_stays_out_of_every_window_unless_a_person_accepts_it(wor
     assert world.compared[3] == (1,)
     assert world.call(accept=(2,)).spans == (2,)
     assert world.began[-1] == (1, 2, 3)
+
+
+def test_a_gate_that_was_skipped_neither_accepts_nor_refuses(world, monkeypatch):
+    """TFX goes on when a node's inputs are missing; a span was once accepted so, by a clock that was set back."""
+
+    def skipped(*_):
+        raise NodeSkippedError("AnomalyGate", "its inputs were not found")
+
+    world.deliver(1)
+    monkeypatch.setattr(local_runner, "look_at", skipped)
+    assert world.call().kind == ledger.FAILED
+    assert world.known().spans == {}
+    monkeypatch.setattr(local_runner, "look_at", world.look_at)
+    assert world.call().kind == ledger.PUSHED
 
 
 def test_an_excluded_span_is_left_out_from_then_on(world):
