@@ -5,6 +5,7 @@ import hashlib
 import json
 import pathlib
 import types
+from typing import Any
 
 import numpy as np
 import pytest
@@ -395,6 +396,16 @@ def test_evidence_about_another_model_blesses_nothing(world, judge, regressed, e
     assert blessing.get_int_custom_property("blessed") == 0
     (sentence,) = [part for part in record["reason"].split("; ") if part.startswith(said)]
     assert world.models[WORSE].uri in sentence
+
+
+@pytest.mark.parametrize(("run", "problems"), [("run-1", 0), ("run-2", 1)])
+def test_on_kubeflow_each_step_has_the_model_in_a_folder_of_its_own(tmp_path, run, problems):
+    model = gate_models.artifact(
+        standard_artifacts.Model, tmp_path / "pod-2/minio/bucket/run-1/LinearProbe/model"
+    )
+    path = tmp_path / f"pod-1/minio/bucket/{run}/LinearProbe/model/Format-Serving"
+    judged: Any = types.SimpleNamespace(model_path=str(path))
+    assert len(verdicts._judged_criteria(model, {"evaluation": judged})) == problems
 
 
 def test_the_card_says_what_the_verdict_measured(world, judge, tmp_path):

@@ -19,10 +19,6 @@ os.environ.clear()
 os.environ.update(given["variables"])
 tempfile.tempdir = None  # it remembers the folder of the process that was forked
 os.chdir(given["pod"])
-sys.path = [
-    given["pod"],
-    given["variables"]["PYTHONPATH"],
-    *(path for path in sys.path if "lib/python" in path),
-]
+sys.path = [given["pod"], given["variables"]["PYTHONPATH"], *sys.path]
 sys.argv = [module, *arguments]
 runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -4,10 +4,12 @@ import pathlib
 import re
 
 import pytest
+import typer
 import yaml
 
 from components import serving_folder
 from kubeflow.config import EXAMPLE_IMAGE, KubeflowConfig
+from pipeline import cli
 from pipeline.config import PRESETS
 from pipeline.cron import Cron
 from pipeline.root import Root
@@ -103,7 +105,9 @@ def test_the_cron_job_writes_where_kfp_does_so_that_the_server_sees_it():
     byol, command, *arguments = pod["containers"][0]["command"]
     options = dict(zip(arguments[::2], arguments[1::2], strict=True))
     assert (byol, command) == ("byol", "retrain")
-    assert options.keys() == {"--data", "--root", "--preset"}
+    parameters = typer.main.get_command(cli.app).commands["retrain"].params
+    assert options.keys() <= {name for parameter in parameters for name in parameter.opts}
+    assert {parameter.opts[0] for parameter in parameters if parameter.required} <= options.keys()
     assert options["--preset"] in PRESETS
     assert options["--data"] == KubeflowConfig().folder("data")
     assert str(Root(pathlib.Path(options["--root"])).serving) == KubeflowConfig().folder("serving")
