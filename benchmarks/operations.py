@@ -1,0 +1,61 @@
+"""Where the time of our step goes, by kind of TensorFlow operation, on one thread.
+
+    TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1 python -m benchmarks.operations [--keras]
+
+prints milliseconds a step of each kind, the least of the rounds, for the `cpu` preset's step without augmentation;
+`--keras` takes Keras' own batch norm instead of the fused one.
+"""
+
+import argparse
+import collections
+import pathlib
+import tempfile
+import unittest.mock
+
+import tensorflow as tf
+
+from benchmarks import train
+from pipeline.config import PRESETS
+from trainer.batch_norm import BatchNorm
+
+STEPS, ROUNDS, SHOWN = 2, 5, 25
+
+
+def profiled(run) -> dict[str, float]:
+    """Milliseconds by kind of operation while `run` runs, from TensorFlow's own profiler."""
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    with tempfile.TemporaryDirectory() as folder:
+        tf.profiler.experimental.start(folder)
+        run()
+        tf.profiler.experimental.stop()
+        (path,) = pathlib.Path(folder).rglob("*.xplane.pb")
+        space = xplane_pb2.XSpace.FromString(path.read_bytes())
+    found: dict[str, float] = collections.defaultdict(float)
+    for plane in space.planes:
+        for event in (event for line in plane.lines for event in line.events):
+            name, separator, kind = plane.event_metadata[event.metadata_id].name.rpartition(":")
+            if separator and name:
+                found[kind] += event.duration_ps / 1e9
+    return found
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--keras", action="store_true", help="Keras' own batch norm")
+    options = parser.parse_args()
+    patch = unittest.mock.patch.object(BatchNorm, "_can_fuse", return_value=False)
+    with patch if options.keras else unittest.mock.MagicMock():
+        run = train.our_contenders(PRESETS["cpu"], STEPS)[train.PLAIN]
+        run()  # traces
+        rounds = [profiled(run) for _ in range(ROUNDS)]
+    least = {kind: min(found[kind] for found in rounds) / STEPS for kind in rounds[0]}
+    for kind, milliseconds in sorted(least.items(), key=lambda pair: -pair[1])[:SHOWN]:
+        print(f"{milliseconds:9.2f} ms  {kind}")
+
+
+if __name__ == "__main__":
+    main()
