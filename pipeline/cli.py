@@ -101,13 +101,23 @@ def versions(root: RootOption) -> None:
     """List the pushed versions, the served one marked."""
     from components import serving_folder
 
-    table = Table("version", "served", "pushed", "digest")
-    for version in serving_folder.versions(_existing(root).serving):
+    place = _existing(root)
+    try:
+        listed = serving_folder.versions(place.serving)
+    except (ValueError, OSError) as error:
+        console.stop(_reason(error))
+    if not listed:
+        typer.echo(f"No version has been pushed to {place.serving} yet.")
+        return
+    table = Table("version", "served", "pushed (UTC)", "model of", "accuracy", "digest")
+    for version in listed:
         table.add_row(
             str(version.number),
             "yes" if version.served else "",
-            str(version.record.get("action", "")),
-            version.digest.removeprefix("sha256:")[:12],
+            str(version.record.get("published_at", ""))[:16].replace("T", " "),
+            str(version.origin),
+            "" if version.accuracy is None else f"{version.accuracy:.2%}",
+            version.digest.removeprefix("sha256:")[:10],
         )
     Console().print(table)
 

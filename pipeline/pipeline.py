@@ -70,9 +70,26 @@ SOURCES: dict[str, tuple[str, ...]] = {
     RANDOM_EVALUATOR: _EVALUATION,
     NEWEST_EVALUATOR: _EVALUATION,
     "Robustness": ("components/features.py", "components/corruptions.py", "components/robustness.py"),
-    "ServingCheck": ("components/serving_check.py", "components/serving_requests.py"),
-    VERDICT: ("components/verdict.py", "components/gate_statistics.py"),
-    "ModelCard": ("components/features.py", "components/model_card.py"),
+    "ServingCheck": (
+        "components/features.py",
+        "components/serving_check.py",
+        "components/serving_folder.py",
+        "components/serving_requests.py",
+    ),
+    VERDICT: (
+        "components/verdict.py",
+        "components/gate_metrics.py",
+        "components/gate_statistics.py",
+        "components/pusher.py",
+        "components/robustness.py",
+    ),
+    "ModelCard": (
+        "components/features.py",
+        "components/model_card.py",
+        "components/data_digest.py",
+        "components/gate_statistics.py",
+        "components/verdict.py",
+    ),
     PUSHER: ("components/pusher.py", "components/serving_folder.py"),
 }
 _ALL_SOURCES = ("components", "trainer", "trainer/byol", "trainer/probe", "pipeline")
@@ -230,7 +247,11 @@ def create_pipeline(
     )
 
     # The exported model answers real requests; then one verdict on all that was measured is written down.
-    serving_check = ServingCheck(model=model, model_run=linear_probe.outputs["model_run"])
+    serving_check = ServingCheck(
+        model=model,
+        model_run=linear_probe.outputs["model_run"],
+        limits=json.dumps(dataclasses.asdict(config.serving)),
+    )
     verdict = Verdict(
         model=model,
         evaluation=evaluator.outputs["evaluation"],
@@ -242,15 +263,17 @@ def create_pipeline(
         **_newest(newest_evaluator),
         minimum_corrupted_accuracy=config.gate.minimum_corrupted_accuracy,
         minimum_worst_corrupted_accuracy=config.gate.minimum_worst_corrupted_accuracy,
+        seed_spread=config.gate.seed_spread,
     )
 
     # What is known of the model in words, to lie beside it.
     settings, code_digest = dataclasses.asdict(config), source_digest(_ALL_SOURCES)
     model_card = ModelCard(
         verdict=verdict.outputs["verdict"],
-        examples=examples,
+        examples=window.outputs["examples"] if window else examples,
         settings=json.dumps(settings),
         code_digest=code_digest,
+        **({"test_examples": test_examples} if test_example_gen else {}),
     )
 
     # What all of them bless moves into the served folder in one rename.

@@ -12,6 +12,7 @@ from google.protobuf import json_format
 from kfp import components
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from components.serving_limits import ServingLimits
 from kubeflow import compiler, entrypoint, spec_checks
 from kubeflow.config import (
     KubeflowConfig,
@@ -125,6 +126,7 @@ def test_what_is_written_has_the_stores_addresses_no_nulls_and_no_number_that_a_
                         "metadata": {
                             "model": "/minio/mlpipeline/v2/artifacts/byol/run-1/LinearProbe/model",
                             "span": 3,
+                            "accuracy": 0.935,
                             "nothing": None,
                             "id": 1112624758701696484,
                             "files": '{"span-3/test_batch.bin": "5891b5b5"}',
@@ -139,6 +141,7 @@ def test_what_is_written_has_the_stores_addresses_no_nulls_and_no_number_that_a_
     assert artifact["metadata"] == {
         "model": f"{STORE}/LinearProbe/model",
         "span": 3,
+        "accuracy": 0.935,
         "files": '{"span-3/test_batch.bin": "5891b5b5"}',
     }
 
@@ -179,6 +182,21 @@ def test_the_file_is_what_kfps_protos_and_its_sdk_read(compiled, tmp_path):
     assert loaded.pipeline_spec.root.dag.tasks.keys() == spec["root"]["dag"]["tasks"].keys()
     with pytest.raises(ValueError, match=r"ends in \.yaml here"):
         compiled.write(tmp_path / "byol.json")
+
+
+def test_the_presets_limits_reach_the_steps_that_ask_for_them():
+    config = dataclasses.replace(
+        PRESETS["demo"],
+        serving=ServingLimits(max_p99_ms=20.0),
+        gate=dataclasses.replace(PRESETS["demo"].gate, seed_spread=0.02),
+    )
+    tasks = compiler.compile_pipeline(config, KubeflowConfig()).spec["root"]["dag"]["tasks"]
+    limits, spread = (
+        tasks[step]["inputs"]["parameters"][name]["runtimeValue"]["constant"]
+        for step, name in (("ServingCheck", "limits"), (pipeline.VERDICT, "seed_spread"))
+    )
+    assert json.loads(limits)["max_p99_ms"] == 20.0
+    assert spread == 0.02
 
 
 def test_only_the_trainers_take_an_accelerator_and_everything_has_resources(compiled):

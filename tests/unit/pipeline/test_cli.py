@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from components import cifar10
+from components import cifar10, serving_folder
 from pipeline import cli
 from pipeline.config import PRESETS
 
@@ -207,3 +207,34 @@ def test_rollback_without_versions_says_so(tmp_path):
     result = CliRunner().invoke(cli.app, ["rollback", "--root", str(tmp_path)])
     assert result.exit_code == 2
     assert "nothing to roll back" in _said(result)
+
+
+def test_versions_say_what_to_roll_back_to(tmp_path):
+    for number, accuracy in ((1, 0.91), (2, 0.87)):
+        model = tmp_path / f"model-{number}"
+        model.mkdir()
+        (model / "saved_model.pb").write_text(str(number))
+        lineage = {"metrics": {"sparse_categorical_accuracy": accuracy}}
+        serving_folder.publish(model, tmp_path / "serving", lineage)
+    first, _ = serving_folder.versions(tmp_path / "serving")
+    serving_folder.rollback(tmp_path / "serving")
+    result = CliRunner().invoke(cli.app, ["versions", "--root", str(tmp_path)])
+    rows = [line for line in result.output.splitlines() if line.startswith("│")]
+    assert ["91.00%" in row for row in rows] == [True, False, True]
+    assert [" yes " in row for row in rows] == [False, False, True]
+    assert [row.count(str(first.number)) for row in rows] == [
+        2,
+        0,
+        1,
+    ]  # the last one holds the first one's model
+
+
+def test_versions_without_any_or_with_a_broken_record_say_so(tmp_path):
+    result = CliRunner().invoke(cli.app, ["versions", "--root", str(tmp_path)])
+    assert result.exit_code == 0
+    assert "No version has been pushed to" in result.output.replace("\n", " ")
+    (tmp_path / "serving" / "7").mkdir(parents=True)
+    (tmp_path / "serving" / "7" / "serving.json").write_text("{")
+    result = CliRunner().invoke(cli.app, ["versions", "--root", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "Remove or repair it." in result.output

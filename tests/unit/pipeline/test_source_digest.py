@@ -39,7 +39,7 @@ def _changed(copy, path: str) -> set[str]:
         ("trainer/byol/losses.py", {"Pretrainer"}),
         ("trainer/networks.py", {"Pretrainer", "LinearProbe", "RandomProbe"}),
         ("components/example_gen.py", {"Cifar10ExampleGen", "TestExampleGen"}),
-        ("components/pusher.py", {"Pusher"}),
+        ("components/pusher.py", {"Pusher", "Verdict"}),
         ("components/serving_requests.py", {"ServingCheck"}),
     ],
 )
