@@ -219,3 +219,16 @@ def test_a_reader_notices_what_fails(tmp_path):
         "README.md: echo 'Traceback': exit status 0, expected 0",
         "README.md: raise SystemExit(4): exit status 4, expected 0",
     ]
+
+
+def test_links_lead_somewhere():
+    """What `mkdocs build --strict` asks of these pages, and of the README, without MkDocs."""
+    lost = [
+        (str(page.relative_to(PROJECT)), link)
+        for page in PAGES
+        for link in re.findall(
+            r"\]\((?!https?:|#)([^)#\s]+)", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        )
+        if not (page.parent / link).exists()
+    ]
+    assert lost == []
