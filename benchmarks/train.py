@@ -2,7 +2,8 @@
 
     python -m benchmarks.train                                  the `cpu` preset's network
     python -m benchmarks.train --preset gpu --set pretraining.batch_size=64 --steps 3
-    python -m benchmarks.train --torch /path/to/python          an interpreter that has torch
+    python -m benchmarks.train --torch /path/to/python          an interpreter that has torch, and lightly if it may;
+                                                                BYOL_TORCH_PYTHON may name it too
     KERAS_BACKEND=jax python -m benchmarks.train --preset gpu   a machine without TensorFlow
 
 The contenders take turns; given are the median over the rounds and the range. A busy machine still slows threads that
@@ -262,7 +263,12 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="assignments")
     parser.add_argument("--steps", type=int, default=10, help="steps of each contender in each round")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--torch", default=sys.executable, metavar="PYTHON", help="has torch installed")
+    parser.add_argument(
+        "--torch",
+        default=os.environ.get("BYOL_TORCH_PYTHON", sys.executable),
+        metavar="PYTHON",
+        help="has torch installed; default: BYOL_TORCH_PYTHON, or this interpreter",
+    )
     parser.add_argument(
         "--skip", action="append", default=[], help="leave out contenders with this in their name"
     )
