@@ -5,6 +5,7 @@ import json
 from tfx import v1 as tfx
 
 from components import features
+from pipeline.bindings import Earlier, bindings
 from pipeline.config import PRESETS
 from pipeline.pipeline import LINEAR_PROBE, PRETRAINER, RANDOM_PROBE, Locations, create_pipeline
 
@@ -17,7 +18,7 @@ def test_transform_and_every_trainer_are_given_the_training_split_alone(tmp_path
         checkpoints=str(tmp_path / "checkpoints"),
         serving=str(tmp_path / "serving"),
     )
-    components = create_pipeline(PRESETS["demo"], where, []).components
+    components = create_pipeline(PRESETS["demo"], where, [], bindings(Earlier())).components
     trainers = {n.id: n for n in components if isinstance(n, tfx.components.Trainer)}
     assert set(trainers) == {PRETRAINER, LINEAR_PROBE, RANDOM_PROBE}
     for trainer in trainers.values():

@@ -100,6 +100,7 @@ def resolved(cluster, task: str) -> list:
 
 def test_a_first_run_has_no_baseline_and_starts_anew(cluster):
     assert resolved(cluster, pipeline.SERVED_MODEL) == resolved(cluster, pipeline.WARM_START) == []
+    assert base is not None
     assert started_from(cluster) == {"policy": "never"}
 
 

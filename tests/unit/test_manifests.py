@@ -105,7 +105,7 @@ def test_the_cron_job_writes_where_kfp_does_so_that_the_server_sees_it():
     byol, command, *arguments = pod["containers"][0]["command"]
     options = dict(zip(arguments[::2], arguments[1::2], strict=True))
     assert (byol, command) == ("byol", "retrain")
-    parameters = typer.main.get_command(cli.app).commands["retrain"].params
+    parameters = typer.main.get_group(cli.app).commands["retrain"].params
     assert options.keys() <= {name for parameter in parameters for name in parameter.opts}
     assert {parameter.opts[0] for parameter in parameters if parameter.required} <= options.keys()
     assert options["--preset"] in PRESETS
