@@ -100,7 +100,6 @@ def resolved(cluster, task: str) -> list:
 
 def test_a_first_run_has_no_baseline_and_starts_anew(cluster):
     assert resolved(cluster, pipeline.SERVED_MODEL) == resolved(cluster, pipeline.WARM_START) == []
-    assert base is not None
     assert started_from(cluster) == {"policy": "never"}
 
 
@@ -145,6 +144,7 @@ def test_a_later_run_starts_from_the_served_encoder_and_is_compared_with_it(clus
     )
     assert len(resolved(cluster, pipeline.SERVED_MODEL)) == len(resolved(cluster, pipeline.WARM_START)) == 1
     base = warm_start.read_warm_start("encoder", first)
+    assert base is not None
     assert started_from(cluster) == {"policy": "encoder", "weights": base.digest()}
     found = verdict.Evaluation(str(cluster.path(pipeline.EVALUATOR, "evaluation"))).comparison()
     assert found["result"] == verdict.EQUAL
