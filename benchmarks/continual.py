@@ -67,7 +67,10 @@ def main(
     typer.echo(
         "| warm start | span | old light | new light | kNN | pretraining, s |\n|---|---|---|---|---|---|"
     )
-    rows = [row for policy in WARM_STARTS for row in _policy(policy, config, made, test_labels)]
+    with tempfile.TemporaryDirectory() as folder:
+        course = _Course(config, made, test_labels, pathlib.Path(folder))
+        rows = [course.train("any", 0)]  # nothing to start from: the same for every policy
+        rows += [course.train(policy, number) for policy in WARM_STARTS for number in range(1, spans)]
     typer.echo(json.dumps({"preset": preset, "epochs": epochs, "train": train, "seed": seed, "rows": rows}))
 
 
@@ -82,21 +85,35 @@ def _span(
     return Span((images[chosen] * light).astype(np.uint8), labels[chosen], (test * light).astype(np.uint8))
 
 
-def _policy(policy: str, config: PipelineConfig, spans: list[Span], labels: np.ndarray) -> list[dict]:
-    """One row a span: accuracies on the test images, 0 to 1."""
-    rows: list[dict] = []
-    with tempfile.TemporaryDirectory() as folder:
-        earlier: pathlib.Path | None = None
-        for number, span in enumerate(spans):
-            started = time.perf_counter()
-            result = _pretrain(policy, config, span, earlier, pathlib.Path(folder))
-            seconds = time.perf_counter() - started
-            earlier = _save(result, pathlib.Path(folder) / f"span-{number}")
-            row = {"warm_start": policy, "span": number, **_probed(result, config, span, spans[0], labels)}
-            rows.append({**row, "seconds": round(seconds, 1)})
-            numbers = [f"{row[name]:.1%}" for name in ("old", "new", "knn")]
-            typer.echo(f"| {policy} | {number} | {' | '.join(numbers)} | {seconds:.0f} |")
-    return rows
+@dataclasses.dataclass(frozen=True)
+class _Course:
+    """Spans that are trained on one after the other; what each training leaves lies in `folder`."""
+
+    config: PipelineConfig
+    spans: list[Span]
+    labels: np.ndarray
+    folder: pathlib.Path
+
+    def train(self, policy: str, number: int) -> dict:
+        """Trains on a span from what was left of the one before; returns accuracies on the test images, 0 to 1."""
+        span = self.spans[number]
+        earlier = self._left(policy, number - 1) if number else None
+        started = time.perf_counter()
+        result = _pretrain(policy, self.config, span, earlier, self.folder)
+        seconds = time.perf_counter() - started
+        _save(result, self._left(policy, number))
+        row = {
+            "warm_start": policy,
+            "span": number,
+            **_probed(result, self.config, span, self.spans[0], self.labels),
+        }
+        numbers = [f"{row[name]:.1%}" for name in ("old", "new", "knn")]
+        typer.echo(f"| {policy} | {number} | {' | '.join(numbers)} | {seconds:.0f} |")
+        return {**row, "seconds": round(seconds, 1)}
+
+    def _left(self, policy: str, number: int) -> pathlib.Path:
+        """Where the networks of a span's training lie."""
+        return self.folder / ("first" if number == 0 else f"{policy}-{number}")
 
 
 def _pretrain(
@@ -104,16 +121,15 @@ def _pretrain(
 ) -> PretrainingResult:
     scaled = span.images.astype(np.float32) / 255.0
     split = PretrainingImages(span.images, scaled.mean((0, 1, 2)), scaled.std((0, 1, 2)))
-    start = warm_start.read_warm_start(policy, str(earlier) if earlier else None)
+    start = warm_start.read_warm_start(policy, str(earlier)) if earlier else None
     return pretrain(config.pretraining, config.encoder, split, None, folder / "checkpoints", start=start)
 
 
-def _save(result: PretrainingResult, folder: pathlib.Path) -> pathlib.Path:
+def _save(result: PretrainingResult, folder: pathlib.Path) -> None:
     folder.mkdir()
     result.encoder().save(folder / warm_start.ENCODER_FILE)
     warm_start.save_networks(result.model, folder / warm_start.NETWORKS_FILE)
     result.checkpoints.remove()
-    return folder
 
 
 def _probed(
