@@ -3,7 +3,9 @@
 import dataclasses
 import enum
 import json
+import os
 import pathlib
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.prune import Pruned
 
 _FAILED = 1
+_PIPE_WIDTH = 160
 RootOption = Annotated[
     pathlib.Path, typer.Option("--root", help="Folder of everything that runs leave behind.")
 ]
@@ -156,7 +159,8 @@ def _tell_history(found: "History") -> None:
             looked_at += 1
         else:
             table.add_row(*_row(run, told))
-    screen = Console()
+    # A file or a pipe has no width; the table's columns need more than the 80 that Rich takes then.
+    screen = Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=_PIPE_WIDTH)
     screen.print(table)
     if looked_at:
         screen.print(f"{looked_at} runs that only looked at data are left out; --format json has them.")

@@ -187,6 +187,8 @@ def create_pipeline(
         allow_anomalies=int(config.allow_anomalies),
     )
 
+    label_check.add_upstream_node(anomaly_gate)  # what is plain from the data alone is told first
+
     # One full pass over the training images for the normalisation; pixels stay bytes until the model.
     window = bindings.window(example_gen, locations) if bindings.window else None
     transform = tfx.components.Transform(

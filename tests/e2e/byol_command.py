@@ -20,6 +20,7 @@ SMALL = [
     "gate.minimum_gain=-1",
     "gate.minimum_corrupted_accuracy=0.1",
     "gate.minimum_worst_corrupted_accuracy=0",
+    "gate.minimum_label_agreement=0",
     f"gate.robustness_images={TEST_IMAGES}",
     f"gate.minimum_test_images={TEST_IMAGES}",
 ]
