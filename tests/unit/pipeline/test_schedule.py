@@ -291,8 +291,9 @@ def test_ctrl_c_at_the_terminal_ends_the_foreground_in_one_line(tmp_path):
     """The whole process group gets it, as at a terminal; the run gets it once, from the scheduler."""
     fake = tmp_path / "fake.py"
     fake.write_text(
-        "import signal, sys, time\n"
-        "def stop(*_):\n    print('kept', flush=True)\n    time.sleep(0.2)\n    sys.exit(130)\n"
+        "import os, signal, sys, time\n"
+        # Not print: the signal may come while the line below is in it.
+        "def stop(*_):\n    os.write(1, b'kept\\n')\n    time.sleep(0.2)\n    sys.exit(130)\n"
         "signal.signal(signal.SIGINT, stop)\nprint('at work', *sys.argv[1:], flush=True)\ntime.sleep(60)\n"
     )
     main = tmp_path / "main.py"
