@@ -27,6 +27,7 @@ class SpanRecord:
         fingerprint: of its files when it was looked at: another one is another delivery.
         seen: when, ISO 8601 in UTC.
         compared: the spans that its data was compared with.
+        by_hand: whether a person let it through.
     """
 
     state: str
@@ -34,6 +35,7 @@ class SpanRecord:
     fingerprint: str
     seen: str
     compared: list[int] = dataclasses.field(default_factory=list)
+    by_hand: bool = False
 
 
 @dataclasses.dataclass

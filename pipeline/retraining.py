@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from components import cifar10, serving_folder
+from components import cifar10
 from pipeline import arrivals, ledger
 from pipeline.config import PipelineConfig
 from pipeline.console import NodeFailedError, NodeSkippedError
@@ -174,6 +174,10 @@ def _exclude(request: Request, known: Ledger) -> None:
         if record is None or record.state != ledger.EXCLUDED:
             fingerprint = record.fingerprint if record else ""
             known.mark(number, ledger.EXCLUDED, fingerprint, "excluded by --exclude")
+        training = known.unfinished()
+        if training is not None and number in training.window:
+            training.reason, training.outcome = f"span {number} was excluded", ledger.FAILED
+            _ended(known, training)
 
 
 def _look_at_new(request: Request, known: Ledger, console: Console) -> list[str]:
@@ -181,32 +185,39 @@ def _look_at_new(request: Request, known: Ledger, console: Console) -> list[str]
     reasons = []
     for number, fingerprint in waiting(request, known).items():
         console.print(f"Looking at span {number}.", highlight=False)
-        state, reason, compared = _look_at(request, known, number, console)
-        known.mark(number, state, fingerprint, reason, compared)
+        newer = [span for span in known.accepted() if span > number]
+        if len(newer) >= request.window and number not in request.accept:
+            reason = f"{len(newer)} newer spans fill the window of {request.window}"
+            found = ledger.SpanRecord(ledger.TOO_OLD, reason, fingerprint, ledger.now())
+        else:
+            found = _look_at(request, known, number, fingerprint, console)
+        known.spans[number] = found
+        known.save()
+        state, reason = found.state, found.reason
         if state != ledger.ACCEPTED:
             console.print(f"Span {number}: {state}. {reason}", highlight=False, markup=False, soft_wrap=True)
             reasons.append(f"span {number} was not taken ({state}): {reason.rstrip('.')}")
     return reasons
 
 
-def _look_at(request: Request, known: Ledger, number: int, console: Console) -> tuple[str, str, list[int]]:
-    """Returns the span's state, the reason, and the spans it was compared with."""
-    newer = [span for span in known.accepted() if span > number]
-    if len(newer) >= request.window and number not in request.accept:
-        return ledger.TOO_OLD, f"{len(newer)} newer spans fill the window of {request.window}", []
+def _look_at(
+    request: Request, known: Ledger, number: int, fingerprint: str, console: Console
+) -> ledger.SpanRecord:
+    """Looks at the data of a span; returns what became of it."""
+    record = ledger.SpanRecord(ledger.ACCEPTED, "", fingerprint, ledger.now())
     try:
         found = cifar10.inspect_folder(request.data / f"{cifar10.SPAN_FOLDER}{number}")
         request.config.pretraining.total_steps(found.train_records)
     except ValueError as error:
-        return ledger.REFUSED, str(error), []
+        return dataclasses.replace(record, state=ledger.REFUSED, reason=str(error))
     from pipeline import local_runner
     from pipeline.bindings import Earlier
 
-    compared = [span for span in known.accepted() if span < number and span in _stored(request.root)]
-    config = request.config
-    if number in request.accept:
-        config = dataclasses.replace(config, allow_anomalies=True)
-    earlier = Earlier(served_model=_baseline(request.root), spans=tuple(compared))
+    stored = _stored(request.root)
+    record.compared = [span for span in known.accepted() if span < number and span in stored]
+    record.by_hand = number in request.accept or (number in known.spans and known.spans[number].by_hand)
+    config = _config(request, record)
+    earlier = Earlier(served_model=_baseline(request.root), spans=tuple(record.compared))
     try:
         local_runner.look_at(
             config, request.preset, _records(request, number), request.root, console, earlier
@@ -214,8 +225,14 @@ def _look_at(request: Request, known: Ledger, number: int, console: Console) -> 
     except NodeFailedError as error:
         if error.node not in local_runner.DATA_GATES or isinstance(error, NodeSkippedError):
             raise
-        return ledger.REFUSED, error.reason, compared
-    return ledger.ACCEPTED, "", compared
+        return dataclasses.replace(record, state=ledger.REFUSED, reason=error.reason)
+    return record
+
+
+def _config(request: Request, record: ledger.SpanRecord) -> PipelineConfig:
+    """The settings for a span; what a person let through stays let through."""
+    allowed = request.config.allow_anomalies or record.by_hand
+    return dataclasses.replace(request.config, allow_anomalies=allowed)
 
 
 def _plan(request: Request, known: Ledger, console: Console) -> Training | None:
@@ -223,6 +240,8 @@ def _plan(request: Request, known: Ledger, console: Console) -> Training | None:
     if not known.unheard():
         return None
     window = _window(request, known, console)
+    if not window:
+        return None
     served = _parentage(request.root)
     warm = served is not None and request.config.warm_start != "never"
     training = Training(
@@ -242,16 +261,18 @@ def _plan(request: Request, known: Ledger, console: Console) -> Training | None:
 def _window(request: Request, known: Ledger, console: Console) -> list[int]:
     """The newest accepted spans, and further back each that was never trained on: a machine that was off loses none.
 
-    One whose Examples were pruned is read again, or left out where its files are gone.
+    One whose Examples were pruned is read again, or left out where its files are gone or others than they were.
     """
     stored, complete = _stored(request.root), arrivals.complete_spans(request.data)
     window = []
     for number in sorted({*known.accepted()[-request.window :], *known.untrained()}):
-        if number not in stored and number in complete:
-            console.print(f"Reading span {number} again; its Examples were pruned.", highlight=False)
-            _look_at(request, known, number, console)
-        if number in stored or number in complete:
+        fingerprint = known.spans[number].fingerprint
+        if number in stored:
             window.append(number)
+        elif complete.get(number) == fingerprint:
+            console.print(f"Reading span {number} again; its Examples were pruned.", highlight=False)
+            if _look_at(request, known, number, fingerprint, console).state == ledger.ACCEPTED:
+                window.append(number)
     return window
 
 
@@ -269,11 +290,7 @@ def _train(request: Request, known: Ledger, training: Training, console: Console
         window=tuple(training.window),
         warm_start=training.parent,
     )
-    config = dataclasses.replace(
-        request.config,
-        warm_start=training.warm_start,
-        allow_anomalies=request.config.allow_anomalies or newest in request.accept,
-    )
+    config = dataclasses.replace(_config(request, known.spans[newest]), warm_start=training.warm_start)
     try:
         summary = local_runner.run(
             config, request.preset, _records(request, newest), request.root, console, earlier
@@ -356,8 +373,3 @@ def _stored(root: Root) -> set[int]:
     from pipeline import parentage, pipeline
 
     return parentage.stored_spans(root.metadata, pipeline.EXAMPLE_GEN)
-
-
-def served_version(root: Root) -> serving_folder.Version | None:
-    """What is served now."""
-    return next((v for v in serving_folder.versions(root.serving) if v.served), None)

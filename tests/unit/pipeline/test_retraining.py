@@ -53,6 +53,7 @@ class World:
         self.folder, self.root = folder, Root(folder / "root")
         self.poisoned, self.worse, self.broken = set(), set(), set()
         self.pushed, self.began, self.compared = [], [], {}
+        self.allowed: list[bool] = []
         self.stored: set[int] = set()
         self.pruned: list[prune.PrunePolicy] = []
         self.restored = None
@@ -112,6 +113,7 @@ class World:
 
     def run(self, config, preset, records, root, console, earlier):
         self.began.append(earlier.window)
+        self.allowed.append(config.allow_anomalies)
         self.kill()
         if records.span in self.broken:
             raise NodeFailedError("Pretrainer", "collapse")
@@ -218,6 +220,44 @@ def test_a_gate_that_was_skipped_neither_accepts_nor_refuses(world, monkeypatch)
     assert world.known().spans == {}
     monkeypatch.setattr(local_runner, "look_at", world.look_at)
     assert world.call().kind == ledger.PUSHED
+
+
+def test_what_a_person_let_through_stays_let_through(world):
+    """The training of a call that was killed is finished by one without the option."""
+    world.poisoned = {1}
+    world.deliver(1)
+    assert world.call().kind == ledger.NOT_PUSHED
+    moments = iter([False, False, True])
+    world.kill = lambda: (_ for _ in ()).throw(Killed) if next(moments, False) else None
+    with pytest.raises(Killed):
+        world.call(accept=(1,))
+    assert world.call().kind == ledger.PUSHED
+    assert world.allowed == [True, True]
+    assert world.known().spans[1].by_hand
+
+
+def test_an_unfinished_training_on_an_excluded_span_is_given_up(world):
+    world.deliver(1)
+    moments = iter([False, False, True])
+    world.kill = lambda: (_ for _ in ()).throw(Killed) if next(moments, False) else None
+    with pytest.raises(Killed):
+        world.call()
+    assert world.call(exclude=(1,)).kind == retraining.NOTHING_NEW
+    assert world.known().trainings[0].reason == "span 1 was excluded"
+    world.deliver(2)
+    world.call()
+    assert world.began[-1] == (2,)
+
+
+def test_a_pruned_span_whose_files_changed_is_left_out(world):
+    path = world.deliver(1)
+    world.call()
+    world.stored.clear()
+    shutil.rmtree(path)
+    world.deliver(1)
+    world.deliver(2)
+    world.call()
+    assert world.began[-1] == (2,)
 
 
 def test_an_excluded_span_is_left_out_from_then_on(world):
