@@ -10,6 +10,7 @@ from tfx.orchestration.pipeline import Pipeline, RunOptions
 
 from components import serving_folder
 from pipeline import console as console_lines
+from pipeline import nodes as node_names
 from pipeline import parentage, pipeline, progress
 from pipeline.beam import beam_args
 from pipeline.bindings import Earlier, bindings
@@ -17,9 +18,6 @@ from pipeline.config import PipelineConfig
 from pipeline.report.write import write_after_run
 from pipeline.root import Records, Root, write_atomically
 from pipeline.run_record import RunRecord, check_clock
-
-# The nodes whose failure says that the data is not fit to train on.
-DATA_GATES = (pipeline.ANOMALY_GATE, pipeline.LABEL_CHECK)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +119,7 @@ def look_at(
     built = _build(config, records, root, earlier)
     nodes = [node.id for node in built.components]
     nodes = nodes[: nodes.index(pipeline.LABEL_CHECK) + 1]
-    _follow(built, nodes, preset, root, console, RunOptions(to_nodes=list(DATA_GATES)))
+    _follow(built, nodes, preset, root, console, RunOptions(to_nodes=list(node_names.DATA_GATES)))
 
 
 def _served_model(root: Root) -> int | None:

@@ -8,6 +8,7 @@ PRETRAINER = "Pretrainer"
 LINEAR_PROBE = "LinearProbe"
 VERDICT = "Verdict"
 PUSHER = "Pusher"
+# Their failure says that the data is not fit to train on.
 DATA_GATES = (ANOMALY_GATE, LABEL_CHECK)
 
 EXAMPLES = "examples"

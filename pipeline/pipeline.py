@@ -24,23 +24,24 @@ from components.serving_check import ServingCheck
 from components.statistics import statistics_options
 from components.verdict import Verdict
 from pipeline import eval_config
+from pipeline import nodes as node_names
 from pipeline.config import PipelineConfig
 from pipeline.source_digest import source_digest
 from trainer.byol.run_fn import ENCODER_FILE
 
 NAME = "byol"
 SCHEMA_FILE = str(pathlib.Path(features.__file__).with_name("schema.pbtxt"))
-EXAMPLE_GEN = "Cifar10ExampleGen"
-PRETRAINER = "Pretrainer"
-LINEAR_PROBE = "LinearProbe"
+EXAMPLE_GEN = node_names.EXAMPLE_GEN
+PRETRAINER = node_names.PRETRAINER
+LINEAR_PROBE = node_names.LINEAR_PROBE
 RANDOM_PROBE = "RandomProbe"
 EVALUATOR = "Evaluator"
 RANDOM_EVALUATOR = "RandomEvaluator"
 NEWEST_EVALUATOR = "NewestEvaluator"
-ANOMALY_GATE = "AnomalyGate"
-LABEL_CHECK = "LabelCheck"
-VERDICT = "Verdict"
-PUSHER = "Pusher"
+ANOMALY_GATE = node_names.ANOMALY_GATE
+LABEL_CHECK = node_names.LABEL_CHECK
+VERDICT = node_names.VERDICT
+PUSHER = node_names.PUSHER
 SERVED_MODEL = "ServedModel"
 SPANS_SO_FAR = "SpansSoFar"
 WINDOW = "Window"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from components import cifar10
-from pipeline import arrivals, ledger
+from pipeline import arrivals, ledger, nodes
 from pipeline.config import PipelineConfig
 from pipeline.console import NodeFailedError, NodeSkippedError
 from pipeline.ledger import Ledger, Training
@@ -223,7 +223,7 @@ def _look_at(
             config, request.preset, _records(request, number), request.root, console, earlier
         )
     except NodeFailedError as error:
-        if error.node not in local_runner.DATA_GATES or isinstance(error, NodeSkippedError):
+        if error.node not in nodes.DATA_GATES or isinstance(error, NodeSkippedError):
             raise
         return dataclasses.replace(record, state=ledger.REFUSED, reason=error.reason)
     return record
