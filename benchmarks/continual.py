@@ -18,7 +18,7 @@ import numpy as np
 import typer
 
 from benchmarks.pretrain import read
-from components import cifar10, features
+from components.data import cifar10, features
 from pipeline.config import PRESETS, PipelineConfig
 from trainer import representations
 from trainer.byol import warm_start

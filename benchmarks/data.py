@@ -26,9 +26,9 @@ from tfx import v1 as tfx
 from tfx.orchestration import metadata
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 
-from components import cifar10, example_gen, features, synthetic
-from components.anomaly_gate import AnomalyGate
-from components.statistics import SCHEMA_FILE, statistics_options
+from components.data import cifar10, example_gen, features, synthetic
+from components.data.anomaly_gate import AnomalyGate
+from components.data.statistics import SCHEMA_FILE, statistics_options
 from trainer import input_pipeline
 from trainer.byol.config import PretrainingConfig
 from trainer.byol.run_fn import image_source
@@ -114,7 +114,7 @@ def data_nodes(data):
     transform = tfx.components.Transform(
         examples=examples,
         schema=schema.outputs["schema"],
-        preprocessing_fn="components.preprocessing.preprocessing_fn",
+        preprocessing_fn="components.data.preprocessing.preprocessing_fn",
         splits_config=tfx.proto.SplitsConfig(
             analyze=[features.TRAIN_SPLIT], transform=[features.TRAIN_SPLIT]
         ),

@@ -11,7 +11,7 @@ import statistics
 
 import numpy as np
 
-from components import gate_statistics
+from components.gate import gate_statistics
 
 DRAWS = 4000
 CASES = [

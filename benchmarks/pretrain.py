@@ -19,7 +19,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from components import cifar10, features
+from components.data import cifar10, features
 from pipeline.config import PRESETS, PipelineConfig
 from trainer import networks, representations, settings
 from trainer.byol.monitors import MonitorImages

@@ -12,7 +12,7 @@ import sys
 import numpy as np
 
 from benchmarks.pretrain import read
-from components import cifar10, features
+from components.data import cifar10, features
 from trainer.probe.config import ProbeConfig
 from trainer.probe.probe import fit_probe
 

@@ -24,10 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from components import cifar10, serving_folder, synthetic
-from pipeline import arrivals, ledger
-from pipeline.ledger import Ledger
+from components.data import cifar10, synthetic
+from components.serving import serving_folder
 from pipeline.root import Root
+from pipeline.spans import arrivals, ledger
+from pipeline.spans.ledger import Ledger
 
 # How many weeks of a year have each fault; a shorter simulation has at least one of each.
 FAULTS = {"none": 3, "late": 3, "damaged": 2, "empty": 2, "poisoned": 3, "killed": 6, "clock": 1}

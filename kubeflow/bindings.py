@@ -22,10 +22,11 @@ from tfx.types import artifact as tfx_artifact
 from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
-from components import serving_folder, staging
-from components.anomaly_gate import span_of
-from components.example_gen import Cifar10ExampleGen
-from components.pusher import Pusher
+from components import staging
+from components.data.anomaly_gate import span_of
+from components.data.example_gen import Cifar10ExampleGen
+from components.serving import serving_folder
+from components.serving.pusher import Pusher
 from kubeflow.config import KubeflowConfig
 from kubeflow.entrypoint import RESOLVED
 from pipeline import pipeline

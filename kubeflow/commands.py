@@ -13,7 +13,7 @@ from kubeflow import config as cluster_config
 from pipeline import cli
 from pipeline.config import PRESETS, PipelineConfig
 from pipeline.console import stop
-from pipeline.cron import Cron
+from pipeline.schedule.cron import Cron
 from trainer import settings
 
 if TYPE_CHECKING:

@@ -184,7 +184,7 @@ class KubeflowConfig:
     store: str = "spans"
     networks: str = "networks"
     test: str = ""
-    schema: str = "/opt/byol/components/schema.pbtxt"
+    schema: str = "/opt/byol/components/data/schema.pbtxt"
     pull_secret: str = ""
     secrets: tuple[SecretVariable, ...] = ()
     steps: Steps = Steps()

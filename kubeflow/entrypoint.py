@@ -23,15 +23,7 @@ _STAGED = {"minio://": "minio", "s3://": "s3", "gs://": "gcs"}
 STAGING_VARIABLE = "BYOL_STAGING_ROOT"
 _LOGS = "executor-logs"
 _EXACT = 2**53
-_SOURCES = (
-    "components",
-    "trainer",
-    "trainer/byol",
-    "trainer/probe",
-    "pipeline",
-    "kubeflow",
-    "components/schema.pbtxt",
-)
+_SOURCES = ("components/**", "trainer/**", "pipeline/**", "kubeflow/**", "components/data/schema.pbtxt")
 
 Message = dict[str, Any]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kubeflow.compiler import Compiled
-from pipeline.cron import Cron
+from pipeline.schedule.cron import Cron
 
 TIMEOUT_SECONDS = 60.0
 _HINTS = {

@@ -11,16 +11,19 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pipeline import console, history_commands, retrain_commands, use_commands
+from pipeline import console
 from pipeline.config import PRESETS, PipelineConfig
+from pipeline.past import commands as history_commands
 from pipeline.report import commands as report_commands
+from pipeline.retrain import commands as retrain_commands
 from pipeline.root import Records, Root, RootInUseError
 from pipeline.schedule import commands as schedule_commands
+from pipeline.use import commands as use_commands
 from trainer import settings
 
 if TYPE_CHECKING:
-    from components.cifar10 import RecordFolder
-    from pipeline.local_runner import Summary
+    from components.data.cifar10 import RecordFolder
+    from pipeline.run.local_runner import Summary
 
 app = typer.Typer(
     help="Learn image representations with BYOL and ship them only when they are proven good.",
@@ -99,7 +102,7 @@ def show_settings(
 @app.command()
 def versions(root: RootOption) -> None:
     """List the pushed versions, the served one marked."""
-    from components import serving_folder
+    from components.serving import serving_folder
 
     place = _existing(root)
     try:
@@ -130,7 +133,7 @@ def rollback(
     ] = None,
 ) -> None:
     """Serve an older version again, as a new highest one."""
-    from components import serving_folder
+    from components.serving import serving_folder
 
     try:
         publication = serving_folder.rollback(_existing(root).serving, version)
@@ -145,7 +148,7 @@ def data_demo(
     seed: Annotated[int, typer.Option(help="Another seed draws other images of the same ten classes.")] = 0,
 ) -> None:
     """Write the embedded data set: ten procedural classes, 10,000 training and 2,000 test images."""
-    from components import synthetic
+    from components.data import synthetic
 
     try:
         typer.echo(f"Wrote {synthetic.write(out_dir, seed=seed)}.")
@@ -156,7 +159,7 @@ def data_demo(
 @data_app.command("cifar10")
 def data_cifar10(out_dir: pathlib.Path) -> None:
     """Download the official binary archive, verify it and unpack it; an interrupted download goes on."""
-    from components import archive
+    from components.data import archive
 
     with Progress(
         TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
@@ -210,7 +213,7 @@ def _existing(root: pathlib.Path) -> Root:
 def _data(
     preset: str, data: pathlib.Path | None, span: int | None, place: Root, config: PipelineConfig
 ) -> Records:
-    from components import cifar10
+    from components.data import cifar10
 
     try:
         if data is None and preset != "demo":
@@ -229,7 +232,7 @@ def _data(
 
 def _span(folder: pathlib.Path, wanted: int | None) -> int | None:
     """The span to take of a folder of spans; None for a plain folder of record files."""
-    from components import cifar10
+    from components.data import cifar10
 
     numbers = cifar10.span_numbers(folder)
     if wanted is not None and wanted not in numbers:
@@ -239,7 +242,7 @@ def _span(folder: pathlib.Path, wanted: int | None) -> int | None:
 
 
 def _demo_data(place: Root) -> pathlib.Path:
-    from components import synthetic
+    from components.data import synthetic
 
     if not place.demo_data.exists():
         synthetic.write(place.demo_data)
@@ -261,7 +264,7 @@ def _run(config: PipelineConfig, preset: str, records: Records, place: Root) -> 
     with console.quiet(log_file) as person:
         person.print(f"Preset {preset}, data {records.folder}. Full log: {log_file}", highlight=False)
         person.print("Loading TFX ...", highlight=False)
-        from pipeline import local_runner
+        from pipeline.run import local_runner
 
         return local_runner.run(config, preset, records, place, person)
 

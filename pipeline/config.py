@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from components.serving_limits import ServingLimits
+from components.serving.serving_limits import ServingLimits
 from trainer import architecture
 from trainer.byol.config import WARM_STARTS, HeadConfig, OptimizerConfig, PretrainingConfig, ViewConfig
 from trainer.probe.config import ProbeConfig
@@ -23,7 +23,7 @@ class GateConfig:
             bound of the paired interval of the gain must reach it.
         maximum_regression: how much worse than the served model it may be. It is refused when the whole paired
             interval of the change lies below minus this: noise does not block, and more than that does not pass.
-        minimum_corrupted_accuracy: floor of the mean accuracy over the corruptions of `components/corruptions.py`.
+        minimum_corrupted_accuracy: floor of the mean accuracy over the corruptions of `components/gate/corruptions.py`.
         minimum_worst_corrupted_accuracy: floor of the accuracy under each of them.
         minimum_label_agreement: share of a new span's training labels with which the served model must agree, at the
             least: permuted labels show here, whatever the pictures look like.

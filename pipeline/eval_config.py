@@ -5,14 +5,15 @@ import json
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
-from components import features, gate_metrics, quality_bands
+from components.data import features
+from components.gate import gate_metrics, quality_bands
 from pipeline.config import GateConfig
 
 SIGNATURE = "evaluate"
 PREDICTION = "probabilities"
 ACCURACY = "sparse_categorical_accuracy"
 EXAMPLE_COUNT = "example_count"
-EXTRACTORS = "components.quality_bands"
+EXTRACTORS = "components.gate.quality_bands"
 _TOP_K = 5
 
 

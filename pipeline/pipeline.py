@@ -13,16 +13,16 @@ from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
 from tfx.types import BaseChannel
 
-from components import features
-from components.anomaly_gate import AnomalyGate
-from components.example_gen import Cifar10ExampleGen
-from components.label_check import LabelCheck
-from components.model_card import ModelCard
-from components.pusher import Pusher, PushSettings
-from components.robustness import Robustness
-from components.serving_check import ServingCheck
-from components.statistics import statistics_options
-from components.verdict import Verdict
+from components.data import features
+from components.data.anomaly_gate import AnomalyGate
+from components.data.example_gen import Cifar10ExampleGen
+from components.data.statistics import statistics_options
+from components.gate.label_check import LabelCheck
+from components.gate.model_card import ModelCard
+from components.gate.robustness import Robustness
+from components.gate.verdict import Verdict
+from components.serving.pusher import Pusher, PushSettings
+from components.serving.serving_check import ServingCheck
 from pipeline import eval_config
 from pipeline import nodes as node_names
 from pipeline.config import PipelineConfig
@@ -50,50 +50,62 @@ TEST_EXAMPLE_GEN = "TestExampleGen"
 SPAN_PATTERN = "span-{SPAN}"
 
 # The files each stage is made of, besides the values in its own parameters.
-_ROWS = ("components/features.py", "components/cifar10.py")
-_SHARED = ("components/features.py", "trainer")
+_ROWS = ("components/data/features.py", "components/data/cifar10.py")
+_SHARED = ("components/data/features.py", "trainer")
 _EVALUATION = (
-    "components/features.py",
-    "components/gate_metrics.py",
-    "components/gate_statistics.py",
-    "components/quality_bands.py",
+    "components/data/features.py",
+    "components/gate/gate_metrics.py",
+    "components/gate/gate_statistics.py",
+    "components/gate/quality_bands.py",
 )
 SOURCES: dict[str, tuple[str, ...]] = {
-    EXAMPLE_GEN: (*_ROWS, "components/example_gen.py"),
-    TEST_EXAMPLE_GEN: (*_ROWS, "components/example_gen.py"),
-    LABEL_CHECK: ("components/features.py", "components/label_check.py", "components/robustness.py"),
-    ANOMALY_GATE: ("components/features.py", "components/anomaly_gate.py", "components/data_checks.py"),
-    "Transform": ("components/features.py", "components/preprocessing.py"),
+    EXAMPLE_GEN: (*_ROWS, "components/data/example_gen.py"),
+    TEST_EXAMPLE_GEN: (*_ROWS, "components/data/example_gen.py"),
+    LABEL_CHECK: (
+        "components/data/features.py",
+        "components/gate/label_check.py",
+        "components/gate/robustness.py",
+    ),
+    ANOMALY_GATE: (
+        "components/data/features.py",
+        "components/data/anomaly_gate.py",
+        "components/data/data_checks.py",
+    ),
+    "Transform": ("components/data/features.py", "components/data/preprocessing.py"),
     PRETRAINER: (*_SHARED, "trainer/byol"),
     LINEAR_PROBE: (*_SHARED, "trainer/probe"),
     RANDOM_PROBE: (*_SHARED, "trainer/probe"),
     EVALUATOR: _EVALUATION,
     RANDOM_EVALUATOR: _EVALUATION,
     NEWEST_EVALUATOR: _EVALUATION,
-    "Robustness": ("components/features.py", "components/corruptions.py", "components/robustness.py"),
+    "Robustness": (
+        "components/data/features.py",
+        "components/gate/corruptions.py",
+        "components/gate/robustness.py",
+    ),
     "ServingCheck": (
-        "components/features.py",
-        "components/serving_check.py",
-        "components/serving_folder.py",
-        "components/serving_requests.py",
+        "components/data/features.py",
+        "components/serving/serving_check.py",
+        "components/serving/serving_folder.py",
+        "components/serving/serving_requests.py",
     ),
     VERDICT: (
-        "components/verdict.py",
-        "components/gate_metrics.py",
-        "components/gate_statistics.py",
-        "components/pusher.py",
-        "components/robustness.py",
+        "components/gate/verdict.py",
+        "components/gate/gate_metrics.py",
+        "components/gate/gate_statistics.py",
+        "components/serving/pusher.py",
+        "components/gate/robustness.py",
     ),
     "ModelCard": (
-        "components/features.py",
-        "components/model_card.py",
-        "components/data_digest.py",
-        "components/gate_statistics.py",
-        "components/verdict.py",
+        "components/data/features.py",
+        "components/gate/model_card.py",
+        "components/data/data_digest.py",
+        "components/gate/gate_statistics.py",
+        "components/gate/verdict.py",
     ),
-    PUSHER: ("components/pusher.py", "components/serving_folder.py"),
+    PUSHER: ("components/serving/pusher.py", "components/serving/serving_folder.py"),
 }
-_ALL_SOURCES = ("components", "trainer", "trainer/byol", "trainer/probe", "pipeline")
+_ALL_SOURCES = ("components/**", "trainer/**", "pipeline/**")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +207,7 @@ def create_pipeline(
     transform = tfx.components.Transform(
         examples=window.outputs["examples"] if window else examples,
         schema=schema.outputs["schema"],
-        preprocessing_fn="components.preprocessing.preprocessing_fn",
+        preprocessing_fn="components.data.preprocessing.preprocessing_fn",
         splits_config=tfx.proto.SplitsConfig(
             analyze=[features.TRAIN_SPLIT], transform=[features.TRAIN_SPLIT]
         ),

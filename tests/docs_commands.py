@@ -24,7 +24,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from components import cifar10, synthetic
+from components.data import cifar10, synthetic
 
 PROJECT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = (

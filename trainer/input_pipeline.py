@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from components import features
-from components.preprocessing import decode_pixels
+from components.data import features
+from components.data.preprocessing import decode_pixels
 
 PARSE_BATCH = 1024
 # Files read side by side, and rows mixed with each other when a split streams: 3 KB a row.

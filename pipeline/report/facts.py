@@ -14,11 +14,12 @@ import tensorflow as tf
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
-from components import anomaly_gate, data_checks, features, label_check
+from components.data import anomaly_gate, data_checks, features
+from components.gate import label_check
 from pipeline import pipeline
 from pipeline.report import measures
 from pipeline.report.run_store import StoredArtifact, StoredRun
-from pipeline.served_model import ServedModel
+from pipeline.use.served_model import ServedModel
 from trainer import settings
 from trainer.byol import augmentations
 from trainer.byol.config import PretrainingConfig, ViewConfig

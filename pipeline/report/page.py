@@ -7,7 +7,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from components import features
+from components.data import features
 from pipeline.report import charts, measures
 from pipeline.report.facts import Comparison, Facts
 from pipeline.report.pictures import Sprite, sprite

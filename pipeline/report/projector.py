@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from components import features
+from components.data import features
 from pipeline.report.pictures import TILE, sheet
 from pipeline.root import Root, write_atomically
 

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from pipeline.console import stop
-from pipeline.cron import Cron
 from pipeline.schedule import crontab, systemd
+from pipeline.schedule.cron import Cron
 from pipeline.schedule.job import RETRAIN, Job, SchedulerError, When, check_name
 
 FAILED = 1
@@ -94,7 +94,7 @@ def _when(cron: str, every: int, timezone: str) -> When:
 
 def _root(context: typer.Context) -> pathlib.Path:
     """The root among the options for `byol retrain`, which checks all of them now instead of at night."""
-    from pipeline import retrain_commands
+    from pipeline.retrain import commands as retrain_commands
 
     above = context.find_root()
     retrain = above.command.get_command(above, "retrain")  # type: ignore[attr-defined]

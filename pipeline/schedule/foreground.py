@@ -12,7 +12,7 @@ import time
 import typing
 from collections.abc import Callable
 
-from pipeline.cron import Cron
+from pipeline.schedule.cron import Cron
 
 if typing.TYPE_CHECKING:
     from apscheduler.schedulers.background import BackgroundScheduler

@@ -5,7 +5,7 @@ import pathlib
 import re
 import sys
 
-from pipeline.cron import Cron
+from pipeline.schedule.cron import Cron
 
 # The interpreter that this runs in has the packages; `byol` need not be on a scheduler's PATH.
 RETRAIN = (sys.executable, "-m", "pipeline.cli", "retrain")

@@ -9,10 +9,10 @@ from tfx.orchestration import metadata
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.proto import range_config_pb2, transform_pb2
 
-from components import cifar10, features, synthetic
-from components.anomaly_gate import AnomalyGate
-from components.example_gen import Cifar10ExampleGen
-from components.statistics import SCHEMA_FILE, statistics_options
+from components.data import cifar10, features, synthetic
+from components.data.anomaly_gate import AnomalyGate
+from components.data.example_gen import Cifar10ExampleGen
+from components.data.statistics import SCHEMA_FILE, statistics_options
 
 IN_MEMORY = ["--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"]
 SPANS = "span-{SPAN}"
@@ -65,7 +65,7 @@ def data_nodes(data, span_pattern="", allow_anomalies=False, transform=True):
             tfx.components.Transform(
                 examples=examples,
                 schema=schema.outputs["schema"],
-                preprocessing_fn="components.preprocessing.preprocessing_fn",
+                preprocessing_fn="components.data.preprocessing.preprocessing_fn",
                 splits_config=transform_pb2.SplitsConfig(
                     analyze=[features.TRAIN_SPLIT], transform=[features.TRAIN_SPLIT, features.TEST_SPLIT]
                 ),

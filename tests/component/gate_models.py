@@ -8,7 +8,8 @@ from tfx.components.evaluator import executor
 from tfx.types import standard_artifacts
 from tfx.utils import path_utils, proto_utils
 
-from components import features, serving_check
+from components.data import features
+from components.serving import serving_check
 from pipeline import eval_config
 
 SHARES = (

@@ -15,11 +15,12 @@ from tfx.orchestration import metadata
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.types.standard_artifacts import Examples, Model, ModelBlessing, ModelEvaluation
 
-from components import serving_folder
-from components.pusher import Pusher, PushSettings
-from pipeline import bindings, parentage, pipeline
+from components.serving import serving_folder
+from components.serving.pusher import Pusher, PushSettings
+from pipeline import pipeline
+from pipeline.past.store_graph import StoreGraph, open_store
 from pipeline.root import Root
-from pipeline.store_graph import StoreGraph, open_store
+from pipeline.run import bindings, parentage
 
 
 @component

@@ -3,8 +3,8 @@
 import pathlib
 
 from pipeline import pipeline
-from pipeline.bindings import Earlier, bindings
 from pipeline.config import PRESETS
+from pipeline.run.bindings import Earlier, bindings
 
 PROJECT = pathlib.Path(__file__).resolve().parents[2]
 

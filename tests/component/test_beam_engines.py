@@ -10,7 +10,7 @@ import tensorflow_data_validation as tfdv
 import tensorflow_model_analysis as tfma
 from tfx import v1 as tfx
 
-from components import features
+from components.data import features
 from pipeline import eval_config
 from pipeline.beam import beam_args
 from pipeline.config import PRESETS, BeamConfig

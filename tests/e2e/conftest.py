@@ -6,7 +6,7 @@ import typing
 
 import pytest
 
-from components import synthetic
+from components.data import synthetic
 from tests.e2e import byol_command
 
 

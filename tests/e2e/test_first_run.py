@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from components import cifar10, features, synthetic
+from components.data import cifar10, features, synthetic
 from tests.e2e import byol_command
 
 SUMMARY_KEYS = {

@@ -12,7 +12,9 @@ from tfx.orchestration import metadata
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
-from components import serving_folder, synthetic, verdict
+from components.data import synthetic
+from components.gate import verdict
+from components.serving import serving_folder
 from kubeflow import bindings, compiler
 from kubeflow.config import KubeflowConfig
 from pipeline import eval_config, pipeline

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.report import write
 from pipeline.root import Root
-from tests.component.test_report_page import Reader, external
+from tests.component.report.test_report_page import Reader, external
 from tests.e2e import byol_command
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

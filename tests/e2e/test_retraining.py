@@ -10,10 +10,11 @@ import time
 import numpy as np
 import pytest
 
-from components import cifar10, serving_folder, synthetic
-from pipeline import arrivals, ledger
-from pipeline.ledger import Ledger
+from components.data import cifar10, synthetic
+from components.serving import serving_folder
 from pipeline.root import Root
+from pipeline.spans import arrivals, ledger
+from pipeline.spans.ledger import Ledger
 from tests.e2e import byol_command
 
 AGREEMENT = "gate.minimum_label_agreement=0.25"  # the small model's accuracy is about a half, a permuted span's a tenth

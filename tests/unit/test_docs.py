@@ -12,7 +12,7 @@ import pytest
 import typer
 from PIL import Image
 
-from components import cifar10
+from components.data import cifar10
 from kubeflow import commands  # noqa: F401 - it completes the command line
 from pipeline import cli, settings_page
 from pipeline.config import PRESETS

@@ -76,7 +76,7 @@ def test_the_training_core_imports_no_tensorflow():
 
 
 def test_row_definitions_and_codecs_import_neither_tensorflow_nor_beam():
-    for name in ("features", "cifar10", "synthetic", "archive", "serving_folder"):
+    for name in ("data/features", "data/cifar10", "data/synthetic", "data/archive", "serving/serving_folder"):
         roots = {imported.split(".")[0] for imported in _imports(PROJECT / "components" / f"{name}.py")}
         assert not roots & {"tensorflow", "apache_beam", "tfx", "keras"}, name
 

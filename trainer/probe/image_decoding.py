@@ -8,7 +8,7 @@ GB decoded).
 
 import tensorflow as tf
 
-from components import features
+from components.data import features
 
 # 16 Mpixel, above what common cameras and screens give, is 48 MiB decoded.
 MAX_PIXELS = 16 * 1024 * 1024

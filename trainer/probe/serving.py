@@ -3,8 +3,8 @@
 import keras
 import tensorflow as tf
 
-from components import features
-from components.preprocessing import decode_pixels
+from components.data import features
+from components.data.preprocessing import decode_pixels
 from trainer.probe.image_decoding import decode_images
 from trainer.probe.probe import LinearClassifier
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from components import cifar10
+from components.data import cifar10
 
 
 @pytest.fixture

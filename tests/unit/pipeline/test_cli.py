@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from components import cifar10, serving_folder
+from components.data import cifar10
+from components.serving import serving_folder
 from pipeline import cli
 from pipeline.config import PRESETS
 

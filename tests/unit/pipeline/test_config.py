@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from components import features
+from components.data import features
 from pipeline.config import CLASSES, PRESETS, PipelineConfig
 from trainer import settings
 

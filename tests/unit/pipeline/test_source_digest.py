@@ -38,9 +38,9 @@ def _changed(copy, path: str) -> set[str]:
         ("trainer/probe/probe.py", {"LinearProbe", "RandomProbe"}),
         ("trainer/byol/losses.py", {"Pretrainer"}),
         ("trainer/networks.py", {"Pretrainer", "LinearProbe", "RandomProbe"}),
-        ("components/example_gen.py", {"Cifar10ExampleGen", "TestExampleGen"}),
-        ("components/pusher.py", {"Pusher", "Verdict"}),
-        ("components/serving_requests.py", {"ServingCheck"}),
+        ("components/data/example_gen.py", {"Cifar10ExampleGen", "TestExampleGen"}),
+        ("components/serving/pusher.py", {"Pusher", "Verdict"}),
+        ("components/serving/serving_requests.py", {"ServingCheck"}),
     ],
 )
 def test_an_edit_reaches_its_stages_alone(copy, path, stages):
@@ -54,6 +54,6 @@ def test_a_new_file_counts(copy):
 
 
 def test_a_source_that_is_gone_is_an_error(copy):
-    (copy / "components/pusher.py").unlink()
-    with pytest.raises(FileNotFoundError, match=r"components/pusher\.py"):
+    (copy / "components/serving/pusher.py").unlink()
+    with pytest.raises(FileNotFoundError, match=r"components/serving/pusher\.py"):
         _digests()

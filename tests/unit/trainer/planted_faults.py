@@ -172,15 +172,15 @@ FAULTS = (
         "train_args=tfx.proto.TrainArgs(splits=[features.TRAIN_SPLIT])",
         "train_args=tfx.proto.TrainArgs(splits=[features.TRAIN_SPLIT, features.TEST_SPLIT])",
         (
-            "tests/component/test_splits.py::test_transform_and_every_trainer_are_given_the_training_split_alone",
+            "tests/component/data/test_splits.py::test_transform_and_every_trainer_are_given_the_training_split_alone",
         ),
     ),
     Fault(
         "test images lie in the training split",
-        "components/data_checks.py",
+        "components/data/data_checks.py",
         "shared = count_shared(splits[features.TRAIN_SPLIT].hashes, splits[features.TEST_SPLIT].hashes)",
         "shared = count_shared(splits[features.TRAIN_SPLIT].hashes, splits[features.TRAIN_SPLIT].hashes[:0])",
-        ("tests/unit/components/test_data_checks.py::test_test_images_in_train_stop_the_run",),
+        ("tests/unit/components/data/test_data_checks.py::test_test_images_in_train_stop_the_run",),
     ),
     Fault(
         "a step is counted twice",

@@ -1,0 +1,261 @@
+"""AnomalyGate: a run stops at data that ExampleValidator or the checks of components/data/data_checks.py object
+to.
+
+ExampleValidator itself never fails a run. The gate does, before anything is trained:
+
+    gate = AnomalyGate(examples=..., statistics=..., anomalies=validator.outputs["anomalies"])
+    transform.add_upstream_node(gate)
+
+Nothing consumes the gate's output, so that edge is what makes later nodes wait.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_data_validation as tfdv
+from absl import logging
+from tensorflow_metadata.proto.v0 import anomalies_pb2
+from tfx import types
+from tfx.components.example_gen.utils import SPAN_PROPERTY_NAME
+from tfx.components.example_validator.executor import DEFAULT_FILE_NAME as ANOMALIES_FILE
+from tfx.components.statistics_gen.stats_artifact_utils import BINARY_PB_BASENAME as STATISTICS_FILE
+from tfx.dsl.components.base import base_component, base_executor, executor_spec
+from tfx.dsl.io import fileio
+from tfx.orchestration.data_types import RuntimeParameter
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+
+from components.data import data_checks, features
+
+EXAMPLES_KEY = "examples"
+STATISTICS_KEY = "statistics"
+ANOMALIES_KEY = "anomalies"
+EARLIER_EXAMPLES_KEY = "earlier_examples"
+FIXED_TEST_KEY = "fixed_test"
+REPORT_KEY = "report"
+ALLOW_KEY = "allow_anomalies"
+REPORT_FILE = "findings.json"
+
+_LIMIT_KEYS = ("class_ratio", "duplicate_share", "drift", "class_drift")
+_READ_BATCH = 1024
+_SHOWN = 10  # findings in an error message; the rest are counted
+
+
+class DataAnomalyError(ValueError):
+    """The data of this run is not fit to train on; the message names every finding."""
+
+
+class AnomalyGateSpec(ComponentSpec):
+    """AnomalyGate's parameters, inputs and output."""
+
+    PARAMETERS: ClassVar = {
+        ALLOW_KEY: ExecutionParameter(type=int),  # 0 or 1: older MLMD has no booleans
+        **{key: ExecutionParameter(type=float) for key in _LIMIT_KEYS},
+    }
+    INPUTS: ClassVar = {
+        EXAMPLES_KEY: ChannelParameter(type=standard_artifacts.Examples),
+        STATISTICS_KEY: ChannelParameter(type=standard_artifacts.ExampleStatistics),
+        ANOMALIES_KEY: ChannelParameter(type=standard_artifacts.ExampleAnomalies),
+        EARLIER_EXAMPLES_KEY: ChannelParameter(type=standard_artifacts.Examples, optional=True),
+        FIXED_TEST_KEY: ChannelParameter(type=standard_artifacts.Examples, optional=True),
+    }
+    OUTPUTS: ClassVar = {REPORT_KEY: ChannelParameter(type=standard_artifacts.ExampleAnomalies)}
+
+
+class Executor(base_executor.BaseExecutor):
+    """Gathers every finding, writes them down, and raises if one is an error."""
+
+    def Do(  # noqa: N802
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Raises DataAnomalyError on a finding of error severity, unless `allow_anomalies` is 1."""
+        examples = artifact_utils.get_single_instance(input_dict[EXAMPLES_KEY])
+        report = artifact_utils.get_single_instance(output_dict[REPORT_KEY])
+        statistics = artifact_utils.get_single_instance(input_dict[STATISTICS_KEY])
+        anomalies = artifact_utils.get_single_instance(input_dict[ANOMALIES_KEY])
+        span = span_of(examples)
+        earlier = newest_before(span, input_dict.get(EARLIER_EXAMPLES_KEY) or [])
+        limits = data_checks.Limits(**{key: exec_properties[key] for key in _LIMIT_KEYS})
+
+        splits = read_splits(examples)
+        findings = anomaly_findings(anomalies, span)
+        findings += statistics_findings(statistics, span, splits)
+        findings += data_checks.check_span(span, splits, limits)
+        for number, artifact in enumerate(earlier):
+            other = read_splits(artifact)
+            if number == 0:
+                findings += data_checks.check_against(span, splits, span_of(artifact), other, limits)
+            else:
+                findings += data_checks.check_shared(span, splits, span_of(artifact), other)
+        for artifact in input_dict.get(FIXED_TEST_KEY) or []:
+            findings += data_checks.check_fixed_test(span, splits, read_splits(artifact))
+
+        allowed = bool(exec_properties[ALLOW_KEY])
+        errors = [finding for finding in findings if finding.severity == data_checks.ERROR]
+        write_report(report, examples, findings, allowed)
+        for finding in findings:
+            logging.warning("AnomalyGate: %s", finding)
+        if errors and not allowed:
+            raise DataAnomalyError(_message(errors))
+
+
+class AnomalyGate(base_component.BaseComponent):
+    """Stops the run on data anomalies.
+
+    Args:
+        examples: this run's Examples, with the splits "train" and "test".
+        statistics: StatisticsGen's output for them; must describe as many rows as there are.
+        anomalies: ExampleValidator's output for those.
+        earlier_examples: Examples of other spans. The latest before this run's is compared for drift, each before
+            it for duplicates. Without it, or on a first span, a fault that gives every image plausible figures
+            (swapped channels, permuted labels) cannot be seen.
+        fixed_test: Examples of a test set that stays the same from span to span; training on its images is an error.
+        allow_anomalies: true lets the run go on; findings and the permission are recorded in the output.
+        limits: where a finding becomes an error.
+
+    The output `report` is ExampleAnomalies with `findings.json` and the integer custom properties
+    `allow_anomalies`, `errors` and `warnings`.
+    """
+
+    SPEC_CLASS = AnomalyGateSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(
+        self,
+        examples: types.BaseChannel,
+        statistics: types.BaseChannel,
+        anomalies: types.BaseChannel,
+        earlier_examples: types.BaseChannel | None = None,
+        allow_anomalies: bool | RuntimeParameter = False,
+        limits: data_checks.Limits | None = None,
+        fixed_test: types.BaseChannel | None = None,
+    ) -> None:
+        chosen = limits or data_checks.Limits()
+        super().__init__(
+            spec=AnomalyGateSpec(
+                examples=examples,
+                statistics=statistics,
+                anomalies=anomalies,
+                earlier_examples=earlier_examples,
+                fixed_test=fixed_test,
+                allow_anomalies=int(allow_anomalies)
+                if isinstance(allow_anomalies, bool)
+                else allow_anomalies,
+                report=types.Channel(type=standard_artifacts.ExampleAnomalies),
+                **{key: float(getattr(chosen, key)) for key in _LIMIT_KEYS},
+            )
+        )
+
+
+def anomaly_findings(anomalies: types.Artifact, span: int) -> list[data_checks.Finding]:
+    """Turns ExampleValidator's output into findings."""
+    findings = []
+    for split in artifact_utils.decode_split_names(anomalies.split_names):
+        path = os.path.join(artifact_utils.get_split_uri([anomalies], split), ANOMALIES_FILE)
+        with fileio.open(path, "rb") as file:
+            found = anomalies_pb2.Anomalies.FromString(file.read())
+        for feature, info in [*found.anomaly_info.items(), ("all", found.dataset_anomaly_info)]:
+            if info.severity != anomalies_pb2.AnomalyInfo.UNKNOWN:
+                is_error = info.severity == anomalies_pb2.AnomalyInfo.ERROR
+                severity = data_checks.ERROR if is_error else data_checks.WARNING
+                reason = f"{info.short_description}: {info.description.strip()}"
+                findings.append(data_checks.Finding(severity, feature, split, span, reason))
+    return findings
+
+
+def statistics_findings(
+    statistics: types.Artifact, span: int, splits: Mapping[str, data_checks.Rows]
+) -> list[data_checks.Finding]:
+    """Finds splits whose statistics, which were validated, describe another number of rows than there are."""
+    described = set(artifact_utils.decode_split_names(statistics.split_names))
+    findings = []
+    for split, rows in splits.items():
+        count = 0
+        if split in described:
+            path = os.path.join(artifact_utils.get_split_uri([statistics], split), STATISTICS_FILE)
+            count = tfdv.load_stats_binary(path).datasets[0].num_examples
+        if count != len(rows.labels):
+            reason = f"statistics describe {count} rows of {len(rows.labels)}; expected all of them"
+            findings.append(data_checks.Finding(data_checks.ERROR, "all", split, span, reason))
+    return findings
+
+
+def span_of(examples: types.Artifact) -> int:
+    """Returns the span that the driver of an ExampleGen recorded, as a custom property; 0 without spans."""
+    return examples.get_int_custom_property(SPAN_PROPERTY_NAME)
+
+
+def newest_before(span: int, artifacts: list[types.Artifact]) -> list[types.Artifact]:
+    """Returns the newest Examples of each span before `span`, the latest span first."""
+    newest: dict[int, types.Artifact] = {}
+    for artifact in sorted(artifacts, key=lambda x: x.id):
+        newest[span_of(artifact)] = artifact
+    return [newest[number] for number in sorted(newest, reverse=True) if number < span]
+
+
+def read_splits(examples: types.Artifact) -> dict[str, data_checks.Rows]:
+    """Reads every split of an Examples artifact without its pixels."""
+    return {
+        split: read_rows(artifact_utils.get_split_uri([examples], split))
+        for split in artifact_utils.decode_split_names(examples.split_names)
+    }
+
+
+def read_rows(folder: str) -> data_checks.Rows:
+    """Reads hashes, labels and figures from the TFRecords of one split.
+
+    Raises:
+        DataAnomalyError: there is no row.
+    """
+    files = sorted(fileio.glob(os.path.join(folder, "*")))
+    compression = "GZIP" if files and files[0].endswith(".gz") else ""
+    spec = {
+        features.CONTENT_HASH: tf.io.FixedLenFeature([], tf.string),
+        features.LABEL: tf.io.FixedLenFeature([], tf.int64),
+        **{key: tf.io.FixedLenFeature([], tf.float32) for key in features.IMAGE_FIGURES},
+    }
+    dataset = tf.data.TFRecordDataset(files, compression).batch(_READ_BATCH)
+    parsed = dataset.map(lambda rows: tf.io.parse_example(rows, spec), num_parallel_calls=tf.data.AUTOTUNE)
+    batches = list(parsed.as_numpy_iterator())
+    if not batches:
+        raise DataAnomalyError(f"No rows in {folder}. Expected Examples that Cifar10ExampleGen wrote.")
+    columns = {key: np.concatenate([batch[key] for batch in batches]) for key in spec}
+    return data_checks.Rows(
+        hashes=columns[features.CONTENT_HASH].astype("S32"),
+        labels=columns[features.LABEL],
+        figures={key: columns[key] for key in features.IMAGE_FIGURES},
+    )
+
+
+def write_report(
+    report: types.Artifact, examples: types.Artifact, findings: list[data_checks.Finding], allowed: bool
+) -> None:
+    """Writes `findings.json` and records in the artifact what was found and whether it was let through."""
+    report.span = span_of(examples)
+    report.split_names = examples.split_names
+    errors = sum(finding.severity == data_checks.ERROR for finding in findings)
+    report.set_int_custom_property(ALLOW_KEY, int(allowed))
+    report.set_int_custom_property("errors", errors)
+    report.set_int_custom_property("warnings", len(findings) - errors)
+    rows = [vars(finding) for finding in findings]
+    fileio.makedirs(report.uri)
+    with fileio.open(os.path.join(report.uri, REPORT_FILE), "w") as file:
+        file.write(json.dumps({ALLOW_KEY: allowed, "span": report.span, "findings": rows}, indent=2) + "\n")
+
+
+def _message(errors: list[data_checks.Finding]) -> str:
+    """One line, since a run ends with the last line of what stopped it."""
+    shown = [str(finding) for finding in errors[:_SHOWN]]
+    if len(errors) > _SHOWN:
+        shown.append(f"and {len(errors) - _SHOWN} more")
+    return (
+        f"The data has {len(errors)} anomalies of error severity, so nothing was trained: {'; '.join(shown)}. "
+        "Repair the data, or let it through with allow_anomalies=true, which is recorded."
+    )

@@ -1,0 +1,279 @@
+"""Cifar10ExampleGen: CIFAR-10 binary record files -> tf.Examples, one row an image.
+
+Beam does the reading: each file is split into ranges of records, the ranges are spread over the workers, and
+a worker holds one range at a time. Any file system that Beam knows will do. Rows carry raw pixels, which
+decode in one batched op, and the image-quality figures by which StatisticsGen can see a picture
+(docs/decisions/0010-what-a-row-holds.md).
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+import numpy as np
+import tensorflow as tf
+from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+from google.protobuf import wrappers_pb2
+from tfx import types
+from tfx.components.example_gen import write_split
+from tfx.components.example_gen.base_example_gen_executor import BaseExampleGenExecutor
+from tfx.components.example_gen.component import FileBasedExampleGen
+from tfx.components.util import examples_utils
+from tfx.dsl.components.base import executor_spec
+from tfx.orchestration.data_types import RuntimeParameter
+from tfx.proto import example_gen_pb2, range_config_pb2
+from tfx.types import artifact_utils, standard_component_specs
+from tfx.utils import proto_utils
+
+from components.data import cifar10, features
+
+FILES_PROPERTY = (
+    "files"  # of the Examples: JSON, the SHA-256 of each file that was read by its name in the input folder
+)
+_PATTERNS = {features.TRAIN_SPLIT: cifar10.TRAIN_PATTERN, features.TEST_SPLIT: cifar10.TEST_PATTERN}
+RECORDS_PER_RANGE = 1000  # 3 MB read at once by a worker; 60 ranges in CIFAR-10
+
+
+class RecordRange(NamedTuple):
+    """`size` records of the file at `path`, from record number `first` on."""
+
+    path: str
+    first: int
+    size: int
+
+
+def input_config(
+    span_pattern: str = "", splits: Sequence[str] = (features.TRAIN_SPLIT, features.TEST_SPLIT)
+) -> example_gen_pb2.Input:
+    """The official files as two splits, given as they are: nothing is ever moved between train and test.
+
+    Args:
+        span_pattern: a folder pattern such as "span-{SPAN}" below the input folder; by default the files lie
+            in the input folder itself. TFX takes the largest number unless it is given a range.
+        splits: those to read.
+    """
+    prefix = f"{span_pattern.rstrip('/')}/" if span_pattern else ""
+    return example_gen_pb2.Input(
+        splits=[
+            example_gen_pb2.Input.Split(name=split, pattern=prefix + _PATTERNS[split]) for split in splits
+        ]
+    )
+
+
+def _as_they_are(splits: Sequence[str]) -> example_gen_pb2.Output | None:
+    """Output splits that are the input splits; TFX cuts a lone one into "train" and "eval" unless it is told."""
+    if len(splits) > 1:
+        return None
+    lone = example_gen_pb2.SplitConfig.Split(name=splits[0], hash_buckets=1)
+    return example_gen_pb2.Output(split_config=example_gen_pb2.SplitConfig(splits=[lone]))
+
+
+def record_ranges(pattern: str, records_per_range: int = RECORDS_PER_RANGE) -> list[RecordRange]:
+    """Splits the files that match `pattern` into ranges, by their sizes alone.
+
+    Raises:
+        ValueError: no file matches, or a file is empty or does not hold a whole number of records.
+    """
+    files = sorted(FileSystems.match([pattern])[0].metadata_list, key=lambda file: file.path)
+    if not files:
+        raise ValueError(f"No file matches {pattern}. Expected CIFAR-10's binary version there.")
+    ranges = []
+    for file in files:
+        records, rest = divmod(file.size_in_bytes, cifar10.RECORD_BYTES)
+        if rest or not records:
+            raise ValueError(
+                f"{file.path} has {file.size_in_bytes} bytes. Expected a positive multiple of "
+                f"{cifar10.RECORD_BYTES}: the file is empty, truncated or not in CIFAR-10's binary layout."
+            )
+        starts = range(0, records, records_per_range)
+        ranges += [RecordRange(file.path, first, min(records_per_range, records - first)) for first in starts]
+    return ranges
+
+
+def read_range(record_range: RecordRange) -> tuple[np.ndarray, np.ndarray]:
+    """Reads one range from any Beam file system.
+
+    Returns:
+        images `[size, 32, 32, 3]` uint8 and labels `[size]` int64 in 0..9.
+
+    Raises:
+        ValueError: the file shrank meanwhile, or a label is above 9.
+    """
+    wanted = record_range.size * cifar10.RECORD_BYTES
+    with FileSystems.open(record_range.path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        file.seek(record_range.first * cifar10.RECORD_BYTES)
+        data = file.read(wanted)
+    if len(data) != wanted:
+        raise ValueError(
+            f"{record_range.path}: {len(data)} bytes from record {record_range.first} on, expected {wanted}. "
+            "The file was changed while it was being read."
+        )
+    return cifar10.decode_records(data, record_range.path, record_range.first)
+
+
+def file_digests(input_base: str, patterns: Iterable[str]) -> dict[str, str]:
+    """SHA-256, as hex digits, of every file below `input_base` that a pattern matches, by its name there.
+
+    Any Beam file system will do; a file is read in blocks of a megabyte.
+    """
+    base = input_base.rstrip("/") + "/"
+    matches = FileSystems.match([os.path.join(base, pattern) for pattern in patterns])
+    paths = {file.path for match in matches for file in match.metadata_list}
+    return {path.removeprefix(base): _sha256(path) for path in sorted(paths)}
+
+
+def _sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def serialized_examples(images: np.ndarray, labels: np.ndarray) -> Iterator[bytes]:
+    """Yields one serialized tf.Example an image, with every feature that `components.data.features` names.
+
+    Args:
+        images: `[n, 32, 32, 3]` uint8.
+        labels: `[n]` int64 in 0..9.
+    """
+    hashes = features.content_hashes(images)
+    figures = {key: values.tolist() for key, values in features.image_figures(images).items()}
+    for row, (label, content_hash) in enumerate(zip(labels.tolist(), hashes, strict=True)):
+        example = tf.train.Example()
+        feature = example.features.feature
+        feature[features.IMAGE].bytes_list.value.append(images[row].tobytes())
+        feature[features.LABEL].int64_list.value.append(label)
+        feature[features.CONTENT_HASH].bytes_list.value.append(content_hash)
+        for key, values in figures.items():
+            feature[key].float_list.value.append(values[row])
+        yield example.SerializeToString()
+
+
+class _RangeToExamples(beam.DoFn):
+    """RecordRange -> serialized tf.Examples."""
+
+    def process(self, element: RecordRange) -> Iterator[bytes]:
+        yield from serialized_examples(*read_range(RecordRange(*element)))
+
+
+@beam.ptransform_fn
+@beam.typehints.with_input_types(beam.Pipeline)
+@beam.typehints.with_output_types(bytes)
+def _ReadRecordFiles(  # noqa: N802 (a transform, named as Beam names them)
+    pipeline: beam.Pipeline, exec_properties: dict[str, Any], split_pattern: str
+) -> beam.pvalue.PCollection:
+    """Reads one input split. Sizes are checked here, before any worker starts."""
+    pattern = os.path.join(exec_properties[standard_component_specs.INPUT_BASE_KEY], split_pattern)
+    return (
+        pipeline
+        | "Ranges" >> beam.Create(record_ranges(pattern))
+        | "SpreadRanges" >> beam.Reshuffle()
+        | "ReadRanges" >> beam.ParDo(_RangeToExamples())
+    )
+
+
+class Executor(BaseExampleGenExecutor):
+    """Reads CIFAR-10's binary layout and writes plain TFRecords.
+
+    TFX's own `Do` compresses with gzip, which makes pixels 11% smaller and costs nearly as much as all the rest of
+    this component, and then again in each reader of its output. Readers, TFX's included, tell compression by the
+    file name's end.
+    """
+
+    def GetInputSourceToExamplePTransform(self) -> beam.PTransform:  # noqa: N802
+        """Returns the transform that reads one input split."""
+        return _ReadRecordFiles
+
+    def Do(  # noqa: N802
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Writes the splits to `Split-<name>/data_tfrecord-*-of-*` and names them in the Examples artifact, with the
+        digests of the files that they came from.
+        """
+        self._log_startup(input_dict, output_dict, exec_properties)
+        examples = output_dict[standard_component_specs.EXAMPLES_KEY]
+        artifact = artifact_utils.get_single_instance(examples)
+        with self._make_beam_pipeline() as pipeline:
+            splits = self.GenerateExamplesByBeam(pipeline, exec_properties)
+            if _holds_out(exec_properties):
+                splits |= _held_apart(splits[features.TRAIN_SPLIT])
+            artifact.split_names = artifact_utils.encode_split_names(list(splits))
+            for split, rows in splits.items():
+                prefix = os.path.join(
+                    artifact_utils.get_split_uri(examples, split), write_split.DEFAULT_FILE_NAME
+                )
+                _ = rows | f"Write[{split}]" >> beam.io.WriteToTFRecord(prefix)
+        examples_utils.set_payload_format(artifact, example_gen_pb2.FORMAT_TF_EXAMPLE)
+        artifact.set_string_custom_property(FILES_PROPERTY, json.dumps(_files_read(exec_properties)))
+
+
+def _files_read(exec_properties: dict[str, Any]) -> dict[str, str]:
+    """The digests of the input files; the driver has put the span's number into the patterns by now."""
+    chosen = example_gen_pb2.Input()
+    proto_utils.json_to_proto(exec_properties[standard_component_specs.INPUT_CONFIG_KEY], chosen)
+    base = exec_properties[standard_component_specs.INPUT_BASE_KEY]
+    return file_digests(base, [split.pattern for split in chosen.splits])
+
+
+def _holds_out(exec_properties: dict[str, Any]) -> bool:
+    """Whether the component was made with `holdout`."""
+    config, chosen = example_gen_pb2.CustomConfig(), wrappers_pb2.BoolValue()
+    proto_utils.json_to_proto(exec_properties.get(standard_component_specs.CUSTOM_CONFIG_KEY) or "{}", config)
+    return config.custom_config.Unpack(chosen) and chosen.value
+
+
+def _held_apart(train: beam.pvalue.PCollection) -> dict[str, beam.pvalue.PCollection]:
+    """The training split in two: what is left of it, and the fixed tenth that is held out."""
+    kept, held = train | "HoldOut" >> beam.Partition(_is_held_out, 2)
+    return {features.TRAIN_SPLIT: kept, features.HOLDOUT_SPLIT: held}
+
+
+def _is_held_out(example: bytes, _: int) -> int:
+    """The partition of a serialized tf.Example: 1 when its content hash says that it is held out."""
+    feature = tf.train.Example.FromString(example).features.feature
+    return int(features.is_holdout(feature[features.CONTENT_HASH].bytes_list.value[0]))
+
+
+class Cifar10ExampleGen(FileBasedExampleGen):
+    """Reads `data_batch*.bin` as the split "train" and `test_batch*.bin` as the split "test".
+
+    Args:
+        input_base: folder with the record files, or with the span folders; any Beam file system.
+        span_pattern: "span-{SPAN}" for numbered span folders; by default the files lie in `input_base`
+            itself.
+        range_config: which span to take; by default the latest.
+        holdout: writes the fixed tenth of the training images that `features.is_holdout` names as a third split,
+            "holdout". The pipeline leaves it off: its trainers know those rows by their hash, and the last probe is
+            fitted on all.
+        splits: those to read; a test set of its own has no training images.
+    """
+
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
+
+    def __init__(
+        self,
+        input_base: str | RuntimeParameter,
+        span_pattern: str = "",
+        range_config: range_config_pb2.RangeConfig | None = None,
+        holdout: bool = False,
+        splits: Sequence[str] = (features.TRAIN_SPLIT, features.TEST_SPLIT),
+    ) -> None:
+        custom_config = None
+        if holdout:
+            custom_config = example_gen_pb2.CustomConfig()
+            custom_config.custom_config.Pack(wrappers_pb2.BoolValue(value=True))
+        super().__init__(
+            input_base=input_base,
+            input_config=input_config(span_pattern, splits),
+            output_config=_as_they_are(splits),
+            range_config=range_config,
+            custom_config=custom_config,
+        )

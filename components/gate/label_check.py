@@ -1,0 +1,92 @@
+"""LabelCheck: a span whose labels the served model does not recognise stops before it is trained on.
+
+Permuted labels change neither the labels' distribution nor the pictures', so the AnomalyGate sees them only where
+classes differ in brightness, contrast or colour. A model that is served knows the classes by what they show.
+"""
+
+import json
+import pathlib
+
+import tensorflow as tf
+from absl import logging
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types import artifact_utils, standard_artifacts
+from tfx.utils import path_utils
+
+from components.data import features
+from components.data.anomaly_gate import DataAnomalyError, span_of
+from components.gate import gate_statistics
+from components.gate.robustness import read_images, sample, served_classifier
+
+REPORT_FILE = "agreement.json"
+IMAGES = 2000  # of the training split; at 10% agreement the 95% interval is 1.3 points either way
+
+
+@component
+def LabelCheck(  # noqa: N802 - the name is the component's
+    examples: InputArtifact[standard_artifacts.Examples],
+    report: OutputArtifact[standard_artifacts.ExampleAnomalies],
+    minimum_agreement: Parameter[float],
+    allow_anomalies: Parameter[int],
+    model: InputArtifact[standard_artifacts.Model] = None,  # type: ignore[assignment]
+    source_digest: Parameter[str] = "",
+) -> None:
+    """Compares the labels of a span with what the served model says of its training images.
+
+    Args:
+        examples: this run's Examples.
+        report: gets `agreement.json` (share, 95% interval, images) and the float property `agreement`; without a model
+            the file says so.
+        minimum_agreement: share of the labels with which the model must agree, 0 to 1.
+        allow_anomalies: 1 lets the run go on; recorded in the output.
+        model: the served one; nothing is compared before the first push.
+        source_digest: of this component's source files: part of the cache key, and nothing else.
+
+    Raises:
+        DataAnomalyError: the model agrees with less, beyond doubt.
+    """
+    del source_digest
+    report.span = span_of(examples)
+    report.split_names = artifact_utils.encode_split_names([features.TRAIN_SPLIT])
+    folder = pathlib.Path(report.uri)
+    folder.mkdir(parents=True, exist_ok=True)
+    if model is None:
+        (folder / REPORT_FILE).write_text(json.dumps({"model": None}) + "\n", encoding="utf-8")
+        return
+    found = agreement(artifact_utils.get_split_uri([examples], features.TRAIN_SPLIT), model.uri)
+    found |= {"model": model.uri, "minimum": minimum_agreement, "allow_anomalies": bool(allow_anomalies)}
+    (folder / REPORT_FILE).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    report.set_float_custom_property("agreement", found["agreement"])
+    logging.info("The served model agrees with %.1f%% of the labels.", 100 * found["agreement"])
+    if found["interval"][1] < minimum_agreement and not allow_anomalies:
+        raise DataAnomalyError(_message(span_of(examples), found, minimum_agreement))
+
+
+def agreement(folder: str, model_uri: str) -> dict:
+    """With which share of a split's labels a model agrees.
+
+    Args:
+        folder: of the split's TFRecords.
+        model_uri: a Model artifact with a SavedModel in Format-Serving.
+
+    Returns:
+        `agreement`, its 95% `interval`, and `images`: at most 2,000, those of the lowest content hashes.
+    """
+    pixels, labels, hashes = read_images(folder)
+    pixels, labels = sample(pixels, labels, hashes, min(IMAGES, len(labels)))
+    classify = served_classifier(tf.saved_model.load(path_utils.serving_model_path(model_uri)))
+    right = int((classify(pixels) == labels).sum())
+    return {
+        "agreement": right / len(labels),
+        "interval": list(gate_statistics.accuracy_interval(right, len(labels))),
+        "images": len(labels),
+    }
+
+
+def _message(span: int, found: dict, minimum: float) -> str:
+    return (
+        f"span {span}, split train: the served model agrees with {found['agreement']:.1%} of the labels of "
+        f"{found['images']} images, expected at least {minimum:.1%} (gate.minimum_label_agreement). Are the labels "
+        "right? Repair the span, or let it through with allow_anomalies=true, which is recorded."
+    )

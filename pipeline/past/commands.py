@@ -1,0 +1,292 @@
+"""Commands about the past of a root: its history, the lineage of a version, and pruning what is old."""
+
+import dataclasses
+import enum
+import json
+import os
+import pathlib
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pipeline import console
+from pipeline.root import Root, RootInUseError, write_atomically
+
+if TYPE_CHECKING:
+    from pipeline.past.history import History, RunEntry
+    from pipeline.past.lineage import Check, Lineage, Place, SpanSource, Training
+    from pipeline.past.prune import Pruned
+
+_FAILED = 1
+_PIPE_WIDTH = 160
+RootOption = Annotated[
+    pathlib.Path, typer.Option("--root", help="Folder of everything that runs leave behind.")
+]
+
+
+class HistoryFormat(str, enum.Enum):
+    """What `byol history` writes."""
+
+    table = "table"
+    json = "json"
+    plot = "plot"
+
+
+class LineageFormat(str, enum.Enum):
+    """What `byol lineage` writes."""
+
+    text = "text"
+    json = "json"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the command line."""
+    app.command()(history)
+    app.command()(lineage)
+    app.command()(prune)
+
+
+def history(
+    root: RootOption,
+    style: Annotated[
+        HistoryFormat, typer.Option("--format", help="A table, JSON, or a plot of the accuracy as SVG.")
+    ] = HistoryFormat.table,
+    out: Annotated[pathlib.Path | None, typer.Option(help="File to write JSON or the plot to.")] = None,
+) -> None:
+    """List every run: spans, accuracy, verdict, version, warm-start parent, and why it ended as it did."""
+    place = _existing(root)
+    if style is HistoryFormat.plot and out is None:
+        console.stop("A plot needs --out FILE.svg.")
+    from pipeline.past import history as past
+    from pipeline.past import history_plot
+
+    try:
+        found = past.history(place)
+        if style is HistoryFormat.table:
+            _tell_history(found)
+            return
+        text = history_plot.plot(found) if style is HistoryFormat.plot else _json(found)
+        _put(text, out)
+    except (ValueError, OSError) as error:
+        console.stop(str(error))
+
+
+def lineage(
+    root: RootOption,
+    version: Annotated[int | None, typer.Argument(help="The version; the served one if left out.")] = None,
+    style: Annotated[LineageFormat, typer.Option("--format", help="Text or JSON.")] = LineageFormat.text,
+    check: Annotated[
+        bool, typer.Option("--verify", help="Hash the version's and the data's files again.")
+    ] = False,
+) -> None:
+    """Follow a version back: push, probe, pretraining and its parents, spans, data files and their SHA-256.
+
+    Exit status of --verify: 0 when whatever still exists is as it was, 1 when something differs.
+    """
+    place = _existing(root)
+    from pipeline.past import lineage as origin
+
+    try:
+        found = origin.lineage(place, version)
+        checks = origin.verify(place, found) if check else []
+    except (ValueError, OSError) as error:
+        console.stop(str(error))
+    if style is LineageFormat.json:
+        typer.echo(
+            _json({**dataclasses.asdict(found), "checks": [dataclasses.asdict(one) for one in checks]})
+        )
+    else:
+        _tell_lineage(found)
+        _tell_checks(checks)
+    differing = [one.what for one in checks if one.result == origin.DIFFERS]
+    if differing:
+        console.stop(
+            f"{len(differing)} files differ from what was recorded: {', '.join(differing)}.", _FAILED
+        )
+
+
+def prune(
+    root: RootOption,
+    keep_runs: Annotated[int, typer.Option(min=1, help="So many of the newest runs stay whole.")] = 5,
+    keep_spans: Annotated[int, typer.Option(min=1, help="Examples of so many spans stay.")] = 8,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")
+    ] = False,
+) -> None:
+    """Remove what old runs left on the disk; never a version, its lineage, or what the next run needs."""
+    place = _existing(root)
+    from pipeline.past import prune as pruning
+
+    try:
+        with place.locked():
+            pruned = pruning.prune(place, pruning.PrunePolicy(keep_runs, keep_spans), dry_run)
+    except RootInUseError as error:
+        console.stop(str(error))
+    except (ValueError, OSError) as error:
+        console.stop(str(error))
+    _tell_pruned(pruned, place, dry_run)
+
+
+def _existing(root: pathlib.Path) -> Root:
+    if not root.is_dir():
+        console.stop(f"There is no folder {root}; --root is the folder that `byol run` was given.")
+    return Root(root.absolute())
+
+
+def _json(found: object) -> str:
+    return json.dumps(found if isinstance(found, dict) else dataclasses.asdict(found), indent=2) + "\n"  # type: ignore[call-overload]
+
+
+def _put(text: str, out: pathlib.Path | None) -> None:
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        write_atomically(out, text)
+        typer.echo(f"Wrote {out}.")
+
+
+def _tell_history(found: "History") -> None:
+    table = Table(title="Runs")
+    table.add_column("run", no_wrap=True, min_width=19)
+    for name in ("min", "spans", "accuracy", "untrained", "outcome", "version", "from", "why"):
+        table.add_column(name)
+    looked_at, told = 0, {span.reason for span in found.spans}
+    for run in found.runs:
+        if run.outcome == "data looked at":
+            looked_at += 1
+        else:
+            table.add_row(*_row(run, told))
+    # A file or a pipe has no width; the table's columns need more than the 80 that Rich takes then.
+    screen = Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=_PIPE_WIDTH)
+    screen.print(table)
+    if looked_at:
+        screen.print(f"{looked_at} runs that only looked at data are left out; --format json has them.")
+    _tell_spans(found, screen)
+    for version in found.versions:
+        marks = [
+            word for word, is_so in (("served", version.served), ("withdrawn", version.withdrawn)) if is_so
+        ]
+        origin = "" if version.origin == version.version else f" of version {version.origin}"
+        words = f"{version.version}: {version.action or 'foreign'}{origin}, {version.published} {', '.join(marks)}"
+        screen.print(f"Version {words.rstrip()}", highlight=False)
+
+
+def _row(run: "RunEntry", told: set[str]) -> list[str]:
+    """The cells of a run; a reason that is told of its span is not said twice."""
+    parent = run.parent
+    start = "" if parent is None else ", ".join(map(str, parent.versions)) or f"model {parent.artifact}"
+    reason = f"see span {run.newest_span}" if run.reason in told - {""} else run.reason
+    node = f"{run.failed_node}: " if run.failed_node and not reason.startswith(run.failed_node) else ""
+    pruned = " (files pruned)" if run.pruned else ""
+    return [
+        (run.run_id or f"none, {run.started}")[:19],
+        "" if run.seconds is None else f"{run.seconds / 60:.1f}",
+        ", ".join(map(str, run.spans)) or (f"({run.newest_span})" if run.newest_span is not None else ""),
+        "" if run.accuracy is None else f"{run.accuracy:.2%}",
+        "" if run.random_encoder_accuracy is None else f"{run.random_encoder_accuracy:.2%}",
+        run.outcome,
+        str(run.version or ""),
+        start,
+        f"{node}{reason}{pruned}".strip(),
+    ]
+
+
+def _tell_spans(found: "History", screen: Console) -> None:
+    if not found.spans:
+        return
+    table = Table("span", "state", "seen", "runs", "why", title="Spans")
+    for span in found.spans:
+        table.add_row(str(span.span), span.state, span.seen[:19], str(len(span.runs)), span.reason)
+    screen.print(table)
+
+
+def _tell_lineage(found: "Lineage") -> None:
+    _tell_version(found)
+    if found.pushed_model:
+        typer.echo(f"PushedModel {found.pushed_model.id}, {_where(found.pushed_model)}")
+    if not found.probe:
+        typer.echo(
+            "The metadata store of this root does not know this model; its serving.json says what is known."
+        )
+        return
+    _tell_training("Probed by", found.probe)
+    for place, training in enumerate(found.pretraining):
+        _tell_training("Pretrained by" if place == 0 else "  which started from the model of", training)
+        for span in training.spans:
+            _tell_source(span)
+    typer.echo("  which started from random weights")
+    for source in found.tested_on:
+        typer.echo("Tested on the test split of")
+        _tell_source(source)
+
+
+def _tell_version(found: "Lineage") -> None:
+    marks = [word for word, is_so in (("served", found.served), ("withdrawn", found.withdrawn)) if is_so]
+    typer.echo(", ".join([f"Version {found.version}", *marks]))
+    record, told = found.record, found.record.get("lineage", {})
+    for name in ("action", "origin_version", "restored_version", "published_at", "digest"):
+        if name in record:
+            typer.echo(f"  {name}: {record[name]}")
+    if record.get("parent"):
+        typer.echo(f"  served before: {record['parent'].get('version')}")
+    typer.echo(f"  run: {told.get('run_id', 'not recorded')}")
+    typer.echo(f"  code digest: {told.get('code_digest', 'not recorded')}")
+    for name, value in told.get("metrics", {}).items():
+        if not name.endswith("_diff"):  # to the baseline; the verdict and --format json have them
+            typer.echo(f"  {name}: {value:.6g}")
+
+
+def _tell_training(how: str, training: "Training") -> None:
+    pushed = f"; pushed as {', '.join(map(str, training.pushed_as))}" if training.pushed_as else ""
+    typer.echo(
+        f"{how} {training.node}, run {training.run_id}, {training.started}, {training.seconds:.1f} s{pushed}"
+    )
+    typer.echo(f"    model {training.model.id}, {_where(training.model)}")
+    typer.echo(f"    source digest {training.source_digest}")
+
+
+def _tell_source(source: "SpanSource") -> None:
+    typer.echo(f"    span {source.span}: Examples {source.examples.id}, {_where(source.examples)}")
+    typer.echo(f"      read from {source.input_base}")
+    for name, digest in source.files.items():
+        typer.echo(f"      {digest}  {name}")
+    if not source.files:
+        typer.echo(f"      no digests were recorded; fingerprint {' '.join(source.fingerprint.split())}")
+
+
+def _where(place: "Place") -> str:
+    note = {"LIVE": "", "DELETED": " (pruned)"}.get(place.state, f" ({place.state})")
+    return f"{place.uri}{note}"
+
+
+def _tell_checks(checks: list["Check"]) -> None:
+    counts: dict[str, int] = {}
+    for one in checks:
+        counts[one.result] = counts.get(one.result, 0) + 1
+        if one.result != "same":
+            typer.echo(f"{one.result}: {one.what}")
+    if checks:
+        typer.echo(
+            "Verified: " + ", ".join(f"{count} {result}" for result, count in sorted(counts.items())) + "."
+        )
+
+
+def _tell_pruned(pruned: "Pruned", place: Root, dry_run: bool) -> None:
+    groups: dict[str, list[int]] = {}
+    for path, size in pruned.removed.items():
+        groups.setdefault("/".join(path.relative_to(place.path).parts[:2]), []).append(size)
+    for name, sizes in groups.items():
+        verb = "would remove" if dry_run else "removed"
+        typer.echo(f"{verb} {len(sizes):4d} of {name}, {sum(sizes) / 1e6:.2f} MB")
+    for reason, count in pruned.kept.items():
+        typer.echo(f"kept {count:4d} artifacts for {reason}")
+    if pruned.elsewhere:
+        typer.echo(f"left alone {pruned.elsewhere} artifacts that lie outside of {place.path}")
+    verb = "Would free" if dry_run else "Freed"
+    typer.echo(
+        f"{verb} {pruned.bytes / 1e6:.1f} MB; {len(pruned.artifacts)} artifacts {'would be' if dry_run else 'are'} "
+        "marked as deleted."
+    )

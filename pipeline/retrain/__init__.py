@@ -1,0 +1,1 @@
+"""Scheduled retraining: what to train next, whom to tell, and the command."""

@@ -1,0 +1,175 @@
+"""`byol retrain`: one call of scheduled retraining. What has nothing to do ends in a second, without TensorFlow."""
+
+import pathlib
+import signal
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline import console
+from pipeline.config import PRESETS, PipelineConfig
+from pipeline.root import Root, RootInUseError
+from pipeline.spans import ledger
+from pipeline.spans.ledger import Ledger
+from trainer import settings
+from trainer.byol.config import WARM_STARTS
+
+if TYPE_CHECKING:
+    from pipeline.retrain import notices, retraining
+
+_HOOK = "A command line, or an address that gets a POST; told of each retraining that "
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the command line."""
+    app.command()(retrain)
+
+
+def retrain(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
+    data: Annotated[
+        pathlib.Path, typer.Option(help="Folder of span-N folders; one counts when it holds `_SUCCESS`.")
+    ],
+    root: Annotated[pathlib.Path, typer.Option(help="Folder of everything that runs leave behind.")],
+    preset: Annotated[
+        str, typer.Option(help=f"What is trained and what it must reach: {', '.join(PRESETS)}.")
+    ],
+    test: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="Folder of the fixed test set; `test` in --data if left out."),
+    ] = None,
+    window: Annotated[int, typer.Option(help="How many of the newest spans are trained on.")] = 4,
+    warm_start: Annotated[
+        str | None,
+        typer.Option(
+            help=f"What a training starts from: {', '.join(WARM_STARTS)}; the preset's if left out."
+        ),
+    ] = None,
+    attempts: Annotated[
+        int, typer.Option(help="How often a failing training is begun before it waits for a new span.")
+    ] = 3,
+    accept: Annotated[
+        list[int] | None,
+        typer.Option(help="A span to let through whose data was refused; recorded. Repeat for more."),
+    ] = None,
+    exclude: Annotated[
+        list[int] | None, typer.Option(help="A span never to train on again. Repeat for more.")
+    ] = None,
+    keep_runs: Annotated[
+        int, typer.Option(help="How many of the newest runs keep their files; what is served stays anyway.")
+    ] = 3,
+    keep_spans: Annotated[
+        int, typer.Option(help="Of how many of the newest spans Examples stay to be compared with.")
+    ] = 8,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Change one setting of the preset; repeat for more."
+        ),
+    ] = None,
+    on_pushed: Annotated[str, typer.Option(help=f"{_HOOK}pushed a version.")] = "",
+    on_refused: Annotated[str, typer.Option(help=f"{_HOOK}was refused.")] = "",
+    on_failed: Annotated[str, typer.Option(help=f"{_HOOK}failed.")] = "",
+    metrics: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            help="A .prom file in the folder of Prometheus' node_exporter; one in --root if left out."
+        ),
+    ] = None,
+) -> None:
+    """Train on what has arrived since the last call, and push it if it is better proven than what is served.
+
+    Safe to call at any time: without new spans it does nothing, one works at a time, a killed one is taken up again.
+
+    Exit status: 0 pushed, nothing new, or another one at work; 1 failed; 2 wrong arguments; 3 refused by a gate.
+    """
+    from pipeline.retrain import hooks, notices, retraining
+    from pipeline.spans import arrivals
+
+    try:
+        request = retraining.Request(
+            data=data,
+            test=test or data / arrivals.TEST_FOLDER,
+            root=Root(root.absolute()),
+            preset=preset,
+            config=_config(preset, assignments or [], warm_start),
+            window=window,
+            attempts=attempts,
+            accept=tuple(accept or ()),
+            exclude=tuple(exclude or ()),
+            keep_runs=keep_runs,
+            keep_spans=keep_spans,
+        )
+        idle = not request.exclude and not retraining.has_work(request, Ledger.load(request.root.ledger))
+        told = notices.Notices(request.root, hooks.HookConfig(on_pushed, on_refused, on_failed), metrics)
+        if idle:
+            told.idle()
+    except (ValueError, OSError) as error:
+        console.stop(str(error))
+    if idle:
+        typer.echo(f"Nothing new in {data}.")
+        return
+    try:
+        outcome = _work(request, told)
+    finally:
+        told.deliver()
+    if outcome.kind == ledger.PUSHED:
+        typer.echo(f"Pushed version {outcome.version}, accuracy {outcome.accuracy:.2%}.")
+        if outcome.reason:
+            typer.echo(f"Not taken: {outcome.reason.rstrip('.')}.", err=True)
+    elif outcome.kind != retraining.NOTHING_NEW:
+        words = "Failed" if outcome.kind == ledger.FAILED else "Not pushed"
+        console.stop(f"{words}: {outcome.reason.rstrip('.')}.", notices.STATUS[outcome.kind])
+
+
+def check(options: Mapping[str, Any]) -> None:
+    """Checks what a parser of the command line cannot; for a schedule, which is made long before the first run.
+
+    Args:
+        options: the values of `retrain`'s arguments, by name.
+
+    Raises:
+        ValueError: a preset, a setting, a hook or the file of metrics that can never be used.
+    """
+    from pipeline.retrain import hooks, notices
+
+    _config(options["preset"], options["assignments"] or [], options["warm_start"])
+    hook_config = hooks.HookConfig(*(options[f"on_{kind}"] for kind in hooks.KINDS))
+    notices.Notices(Root(options["root"]), hook_config, options["metrics"])
+
+
+def _work(request: "retraining.Request", told: "notices.Notices") -> "retraining.Outcome":
+    from pipeline.retrain import notices, retraining
+
+    place = request.root
+    try:
+        place.prepare()
+        with place.locked():
+            return told.watch(lambda: _in_the_lock(request, told), lambda: retraining.spans_left(request))
+    except RootInUseError as error:
+        typer.echo(f"Nothing done: {error}")
+        raise typer.Exit(notices.NOTHING_OR_PUSHED) from error
+    except (ValueError, OSError) as error:
+        console.stop(str(error))
+    except KeyboardInterrupt:
+        # Only clearing up is left: a second Ctrl-C ends the process at once, and silently.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        console.stop("Interrupted. The same command goes on from where it was.", notices.INTERRUPTED)
+
+
+def _in_the_lock(request: "retraining.Request", told: "notices.Notices") -> "retraining.Outcome":
+    from pipeline.retrain import retraining
+
+    retraining.check_test_set(request)
+    log_file = request.root.logs / f"{time.strftime('%Y%m%dT%H%M%S')}.log"
+    with console.quiet(log_file) as person:
+        person.print(f"Preset {request.preset}. Full log: {log_file}", highlight=False)
+        return retraining.retrain(request, person, told.training)
+
+
+def _config(preset: str, assignments: list[str], warm_start: str | None) -> PipelineConfig:
+    if preset not in PRESETS:
+        raise ValueError(f"There is no preset {preset!r}. Known: {', '.join(PRESETS)}.")
+    chosen = [] if warm_start is None else [f"warm_start={warm_start}"]
+    return settings.override(PRESETS[preset], [*assignments, *chosen])

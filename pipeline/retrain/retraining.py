@@ -1,0 +1,377 @@
+"""Scheduled retraining: looks for new spans, looks at their data, trains on a window of them, and remembers why."""
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from components.data import cifar10
+from pipeline import nodes
+from pipeline.config import PipelineConfig
+from pipeline.console import NodeFailedError, NodeSkippedError
+from pipeline.root import Records, Root
+from pipeline.spans import arrivals, ledger
+from pipeline.spans.ledger import Ledger, Training
+
+if TYPE_CHECKING:
+    from pipeline.run.parentage import Parentage
+
+NOTHING_NEW = "nothing new"
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is asked of a retraining.
+
+    Attributes:
+        data: holds `span-N` folders.
+        test: holds the test set that stays the same from span to span.
+        root: everything that runs leave behind.
+        preset: its name, for the record.
+        config: what is trained, what it must reach, and what it starts from.
+        window: how many of the newest spans are trained on, besides those that none was trained on yet.
+        attempts: how often a training is begun that fails; then it waits for a new span.
+        accept: spans to let through whose data was refused.
+        exclude: spans never to train on again.
+        keep_runs: how many of the newest runs keep their files; what is served and what it came from stays anyway.
+        keep_spans: Examples of how many of the newest spans stay, at least a window of them: a new span is compared
+            with them.
+    """
+
+    data: pathlib.Path
+    test: pathlib.Path
+    root: Root
+    preset: str
+    config: PipelineConfig
+    window: int = 4
+    attempts: int = 3
+    accept: tuple[int, ...] = ()
+    exclude: tuple[int, ...] = ()
+    keep_runs: int = 3
+    keep_spans: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("window", "attempts", "keep_runs", "keep_spans"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is at least 1; received {getattr(self, name)}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a retraining came to.
+
+    Attributes:
+        kind: one of the ledger's PUSHED, NOT_PUSHED and FAILED, or NOTHING_NEW.
+        reason: why nothing was pushed, and which spans were not taken.
+        spans: those that are new in it.
+        run_id, version, accuracy: of the last training; None without one.
+        seconds: of the whole.
+    """
+
+    kind: str
+    reason: str = ""
+    spans: tuple[int, ...] = ()
+    run_id: str | None = None
+    version: int | None = None
+    accuracy: float | None = None
+    seconds: float = 0.0
+
+
+def waiting(request: Request, known: Ledger) -> dict[int, str]:
+    """The complete spans that were never looked at, or were repaired since, with their fingerprints.
+
+    Raises:
+        ValueError: as `arrivals.complete_spans`.
+    """
+    return {
+        number: fingerprint
+        for number, fingerprint in arrivals.complete_spans(request.data).items()
+        if number not in request.exclude and _is_new(number, fingerprint, request, known)
+    }
+
+
+def _is_new(number: int, fingerprint: str, request: Request, known: Ledger) -> bool:
+    record = known.spans.get(number)
+    if record is None:
+        return True
+    if record.state == ledger.REFUSED:
+        return record.fingerprint != fingerprint or number in request.accept
+    return record.state != ledger.ACCEPTED and number in request.accept
+
+
+def has_work(request: Request, known: Ledger) -> bool:
+    """Whether there is anything to look at or to train; fast, and nothing is written."""
+    return bool(known.unfinished() or known.unheard() or waiting(request, known))
+
+
+def check_test_set(request: Request) -> None:
+    """Checks that the fixed test set is there and large enough for the gate.
+
+    Raises:
+        ValueError: it is not; it says what to do.
+    """
+    count = cifar10.count_test_records(request.test)
+    if count < request.config.gate.minimum_test_images:
+        raise ValueError(
+            f"The gate needs {request.config.gate.minimum_test_images} test images; {request.test} has {count}. Give "
+            "the whole test set, or lower gate.minimum_test_images."
+        )
+
+
+def spans_left(request: Request) -> int:
+    """How many complete spans were not looked at yet, or not trained on.
+
+    Raises:
+        ValueError: as `arrivals.complete_spans`, or the ledger is none.
+    """
+    known = Ledger.load(request.root.ledger)
+    return len({*waiting(request, known), *known.unheard()})
+
+
+def retrain(
+    request: Request, console: Console, training_begins: Callable[[str], None] = lambda _: None
+) -> Outcome:
+    """Does all the work there is; the caller holds the root's lock.
+
+    `training_begins` is told, in words, of each training before it.
+
+    Every decision is in the ledger before it is acted on and after, so that the next call goes on from where a killed
+    one was: an unfinished training is finished first, with the window, baseline and parent that it was begun with.
+
+    Raises:
+        ValueError: the served version was not made in this root, or the ledger is none.
+    """
+    started = time.monotonic()
+    known = Ledger.load(request.root.ledger)
+    _exclude(request, known)
+    outcome, refused = Outcome(NOTHING_NEW), list[str]()
+    try:
+        while outcome.kind != ledger.FAILED:
+            training = known.unfinished()
+            if training is None:
+                refused += _look_at_new(request, known, console)
+                training = _plan(request, known, console)
+            if training is None:
+                break
+            training_begins(f"spans {', '.join(map(str, training.window))}")
+            outcome = _train(request, known, training, console)
+            _prune(request, console)
+    except NodeFailedError as error:  # while looking at data; the span is looked at again by the next call
+        outcome = Outcome(ledger.FAILED, str(error))
+    return dataclasses.replace(
+        outcome,
+        kind=ledger.NOT_PUSHED if refused and outcome.kind == NOTHING_NEW else outcome.kind,
+        reason="; ".join(filter(None, [outcome.reason, *refused])),
+        seconds=round(time.monotonic() - started, 1),
+    )
+
+
+def _exclude(request: Request, known: Ledger) -> None:
+    for number in request.exclude:
+        record = known.spans.get(number)
+        if record is None or record.state != ledger.EXCLUDED:
+            fingerprint = record.fingerprint if record else ""
+            known.mark(number, ledger.EXCLUDED, fingerprint, "excluded by --exclude")
+        training = known.unfinished()
+        if training is not None and number in training.window:
+            training.reason, training.outcome = f"span {number} was excluded", ledger.FAILED
+            _ended(known, training)
+
+
+def _look_at_new(request: Request, known: Ledger, console: Console) -> list[str]:
+    """Looks at each new span's data; returns what to say of each that was refused."""
+    reasons = []
+    for number, fingerprint in waiting(request, known).items():
+        console.print(f"Looking at span {number}.", highlight=False)
+        newer = [span for span in known.accepted() if span > number]
+        if len(newer) >= request.window and number not in request.accept:
+            reason = f"{len(newer)} newer spans fill the window of {request.window}"
+            found = ledger.SpanRecord(ledger.TOO_OLD, reason, fingerprint, ledger.now())
+        else:
+            found = _look_at(request, known, number, fingerprint, console)
+        known.spans[number] = found
+        known.save()
+        state, reason = found.state, found.reason
+        if state != ledger.ACCEPTED:
+            console.print(f"Span {number}: {state}. {reason}", highlight=False, markup=False, soft_wrap=True)
+            reasons.append(f"span {number} was not taken ({state}): {reason.rstrip('.')}")
+    return reasons
+
+
+def _look_at(
+    request: Request, known: Ledger, number: int, fingerprint: str, console: Console
+) -> ledger.SpanRecord:
+    """Looks at the data of a span; returns what became of it."""
+    record = ledger.SpanRecord(ledger.ACCEPTED, "", fingerprint, ledger.now())
+    try:
+        found = cifar10.inspect_folder(request.data / f"{cifar10.SPAN_FOLDER}{number}")
+        request.config.pretraining.total_steps(found.train_records)
+    except ValueError as error:
+        return dataclasses.replace(record, state=ledger.REFUSED, reason=str(error))
+    from pipeline.run import local_runner
+    from pipeline.run.bindings import Earlier
+
+    stored = _stored(request.root)
+    record.compared = [span for span in known.accepted() if span < number and span in stored]
+    record.by_hand = number in request.accept or (number in known.spans and known.spans[number].by_hand)
+    config = _config(request, record)
+    earlier = Earlier(served_model=_baseline(request.root), spans=tuple(record.compared))
+    try:
+        local_runner.look_at(
+            config, request.preset, _records(request, number), request.root, console, earlier
+        )
+    except NodeFailedError as error:
+        if error.node not in nodes.DATA_GATES or isinstance(error, NodeSkippedError):
+            raise
+        return dataclasses.replace(record, state=ledger.REFUSED, reason=error.reason)
+    return record
+
+
+def _config(request: Request, record: ledger.SpanRecord) -> PipelineConfig:
+    """The settings for a span; what a person let through stays let through."""
+    allowed = request.config.allow_anomalies or record.by_hand
+    return dataclasses.replace(request.config, allow_anomalies=allowed)
+
+
+def _plan(request: Request, known: Ledger, console: Console) -> Training | None:
+    """Decides on a training when there is an accepted span that none was begun for."""
+    if not known.unheard():
+        return None
+    window = _window(request, known, console)
+    if not window:
+        return None
+    served = _parentage(request.root)
+    warm = served is not None and request.config.warm_start != "never"
+    training = Training(
+        window=window,
+        new=[span for span in window if span in known.untrained()],
+        warm_start=request.config.warm_start,
+        parent=served.pretrainer if served and warm else None,
+        parent_version=served.version if served and warm else None,
+        baseline=served.model if served else None,
+        started=ledger.now(),
+    )
+    known.trainings.append(training)
+    known.save()
+    return training
+
+
+def _window(request: Request, known: Ledger, console: Console) -> list[int]:
+    """The newest accepted spans, and further back each that was never trained on: a machine that was off loses none.
+
+    One whose Examples were pruned is read again, or left out where its files are gone or others than they were.
+    """
+    stored, complete = _stored(request.root), arrivals.complete_spans(request.data)
+    window = []
+    for number in sorted({*known.accepted()[-request.window :], *known.untrained()}):
+        fingerprint = known.spans[number].fingerprint
+        if number in stored:
+            window.append(number)
+        elif complete.get(number) == fingerprint:
+            console.print(f"Reading span {number} again; its Examples were pruned.", highlight=False)
+            if _look_at(request, known, number, fingerprint, console).state == ledger.ACCEPTED:
+                window.append(number)
+    return window
+
+
+def _train(request: Request, known: Ledger, training: Training, console: Console) -> Outcome:
+    from pipeline.run import local_runner
+    from pipeline.run.bindings import Earlier
+
+    newest = training.window[-1]
+    console.print(f"Training on spans {', '.join(map(str, training.window))}.", highlight=False)
+    _follow_rollback(request.root, training)
+    stored = _stored(request.root)
+    earlier = Earlier(
+        served_model=training.baseline,
+        spans=tuple(span for span in known.spans[newest].compared if span in stored),
+        window=tuple(training.window),
+        warm_start=training.parent,
+    )
+    config = dataclasses.replace(_config(request, known.spans[newest]), warm_start=training.warm_start)
+    try:
+        summary = local_runner.run(
+            config, request.preset, _records(request, newest), request.root, console, earlier
+        )
+    except NodeFailedError as error:
+        return _failed(request, known, training, error)
+    training.run_id, training.accuracy, training.version = (
+        summary.run_id,
+        summary.linear_accuracy,
+        summary.pushed_version,
+    )
+    training.outcome = ledger.PUSHED if summary.pushed_version is not None else ledger.NOT_PUSHED
+    training.reason = summary.not_pushed_because or ""
+    return _ended(known, training)
+
+
+def _prune(request: Request, console: Console) -> None:
+    """Bounds the disk. What cannot be removed now is removed by the next call, and changes no decision."""
+    from pipeline.past.prune import PrunePolicy, prune
+
+    policy = PrunePolicy(request.keep_runs, max(request.keep_spans, request.window))
+    try:
+        pruned = prune(request.root, policy)
+    except (ValueError, OSError) as error:
+        console.print(f"Nothing pruned: {error}", highlight=False, markup=False, soft_wrap=True)
+        return
+    if pruned.removed:
+        console.print(f"Pruned {pruned.bytes / 1e6:.0f} MB of earlier runs.", highlight=False)
+
+
+def _failed(request: Request, known: Ledger, training: Training, error: NodeFailedError) -> Outcome:
+    training.attempts += 1
+    training.reason = str(error)
+    if training.attempts >= request.attempts:
+        training.outcome = ledger.FAILED
+        return _ended(known, training)
+    known.save()
+    left = request.attempts - training.attempts
+    reason = f"{training.reason} The next call tries again, {left} more at the most"
+    return Outcome(ledger.FAILED, reason, tuple(training.new))
+
+
+def _ended(known: Ledger, training: Training) -> Outcome:
+    training.ended = ledger.now()
+    known.save()
+    return Outcome(
+        kind=training.outcome,
+        reason=training.reason,
+        spans=tuple(training.new),
+        run_id=training.run_id,
+        version=training.version,
+        accuracy=training.accuracy,
+    )
+
+
+def _follow_rollback(root: Root, training: Training) -> None:
+    """A training that was begun before a rollback is judged against what is served since."""
+    served = _parentage(root)
+    if served is not None and served.restored:
+        training.baseline = served.model
+
+
+def _records(request: Request, number: int) -> Records:
+    folder = request.data / f"{cifar10.SPAN_FOLDER}{number}"
+    return Records(folder.absolute(), number, request.test.absolute())
+
+
+def _parentage(root: Root) -> "Parentage | None":
+    from pipeline.run import parentage
+
+    return parentage.of_served(root.serving, root.metadata)
+
+
+def _baseline(root: Root) -> int | None:
+    served = _parentage(root)
+    return served.model if served else None
+
+
+def _stored(root: Root) -> set[int]:
+    from pipeline import pipeline
+    from pipeline.run import parentage
+
+    return parentage.stored_spans(root.metadata, pipeline.EXAMPLE_GEN)

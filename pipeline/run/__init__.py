@@ -1,0 +1,1 @@
+"""One run on this machine: binding to earlier runs, progress, and what it leaves."""

@@ -1,0 +1,174 @@
+"""One run on this machine: TFX's LocalDagRunner over a root folder, and the summary it leaves."""
+
+import dataclasses
+import json
+import time
+
+from rich.console import Console
+from tfx.orchestration.local.local_dag_runner import LocalDagRunner
+from tfx.orchestration.pipeline import Pipeline, RunOptions
+
+from components.serving import serving_folder
+from pipeline import console as console_lines
+from pipeline import nodes as node_names
+from pipeline import pipeline
+from pipeline.beam import beam_args
+from pipeline.config import PipelineConfig
+from pipeline.report.write import write_after_run
+from pipeline.root import Records, Root, write_atomically
+from pipeline.run import parentage, progress
+from pipeline.run.bindings import Earlier, bindings
+from pipeline.run.run_record import RunRecord, check_clock
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What a run came to; written as `summary.json`.
+
+    Attributes:
+        run_id: TFX's id of the run.
+        preset: its name.
+        data: folder of the record files.
+        linear_accuracy: TFMA's accuracy of the probe on every test image.
+        random_encoder_linear_accuracy: the same for the same probe on an untrained encoder.
+        knn_accuracy: of kNN on held-out training images.
+        blessed: the gate's verdict.
+        pushed_version, pushed_path: what is served now by this run; None when nothing was pushed.
+        not_pushed_because: the reason; None when the model was pushed.
+        seconds: of the whole run.
+        components: seconds of each node.
+    """
+
+    run_id: str
+    preset: str
+    data: str
+    linear_accuracy: float
+    random_encoder_linear_accuracy: float
+    knn_accuracy: float
+    blessed: bool
+    pushed_version: int | None
+    pushed_path: str | None
+    not_pushed_because: str | None
+    seconds: float
+    components: dict[str, float]
+
+
+def run(
+    config: PipelineConfig,
+    preset: str,
+    records: Records,
+    root: Root,
+    console: Console,
+    earlier: Earlier | None = None,
+) -> Summary:
+    """Runs the pipeline once and writes its summary.
+
+    Args:
+        config: what to train and what it must reach.
+        preset: the preset's name, for the record.
+        records: the CIFAR-10 record files, checked already.
+        root: prepared and locked by the caller.
+        console: where progress is printed.
+        earlier: what it takes from earlier runs; by default the served model to compare with, and no more.
+
+    Raises:
+        NodeFailedError: when a node fails or is skipped; what it names is the cause, not the stack.
+        ValueError: when the served version was not made in this root, or the clock was set back.
+    """
+    started = time.monotonic()
+    built = _build(config, records, root, earlier or Earlier(served_model=_served_model(root)))
+    _follow(built, [node.id for node in built.components], preset, root, console)
+    record = RunRecord(root.metadata)
+    summary = summarize(record, preset, str(records.folder), time.monotonic() - started)
+    text = json.dumps(dataclasses.asdict(summary), indent=2) + "\n"
+    write_atomically(root.summary(summary.run_id), text)
+    write_atomically(root.latest_summary, text)
+    write_after_run(root, summary.run_id, console)
+    return summary
+
+
+def summarize(record: RunRecord, preset: str, data: str, seconds: float) -> Summary:
+    """Collects what a finished run came to from its record."""
+    pushed = record.pushed().custom_properties
+    is_pushed = pushed["pushed"].int_value == 1
+    verdict = record.verdict()
+    reason = verdict["reason"] or pushed["not_pushed_reason"].string_value or "the Pusher gave no reason"
+    return Summary(
+        run_id=record.run_id,
+        preset=preset,
+        data=data,
+        linear_accuracy=record.accuracy(),
+        random_encoder_linear_accuracy=record.random_encoder_accuracy(),
+        knn_accuracy=record.knn_accuracy(),
+        blessed=verdict["blessed"],
+        pushed_version=int(pushed["pushed_version"].string_value) if is_pushed else None,
+        pushed_path=pushed["pushed_destination"].string_value if is_pushed else None,
+        not_pushed_because=None if is_pushed else reason,
+        seconds=round(seconds, 1),
+        components=record.seconds(),
+    )
+
+
+def look_at(
+    config: PipelineConfig, preset: str, records: Records, root: Root, console: Console, earlier: Earlier
+) -> None:
+    """Runs the nodes that look at the data, and none that trains; a later `run` takes them from the cache.
+
+    Raises:
+        NodeFailedError: when a node fails; AnomalyGate and LabelCheck do when the data is not fit to train on.
+    """
+    built = _build(config, records, root, earlier)
+    nodes = [node.id for node in built.components]
+    nodes = nodes[: nodes.index(pipeline.LABEL_CHECK) + 1]
+    _follow(built, nodes, preset, root, console, RunOptions(to_nodes=list(node_names.DATA_GATES)))
+
+
+def _served_model(root: Root) -> int | None:
+    served = parentage.of_served(root.serving, root.metadata)
+    return served.model if served else None
+
+
+def _build(config: PipelineConfig, records: Records, root: Root, earlier: Earlier) -> Pipeline:
+    return pipeline.create_pipeline(
+        config,
+        pipeline.Locations(
+            data=str(records.input_base),
+            span=records.span,
+            test=str(records.test) if records.test else None,
+            pipeline_root=str(root.artifacts),
+            metadata=str(root.metadata),
+            checkpoints=str(root.checkpoints),
+            serving=str(root.serving),
+            served=tuple(f"{v.number}:{v.digest}" for v in serving_folder.versions(root.serving)),
+        ),
+        beam_args(config.beam),
+        bindings(earlier),
+    )
+
+
+def _follow(
+    built: Pipeline,
+    nodes: list[str],
+    preset: str,
+    root: Root,
+    console: Console,
+    options: RunOptions | None = None,
+) -> None:
+    check_clock(root.metadata)
+    with progress.followed(console, nodes, progress.expected_seconds(root, preset)) as follower:
+        try:
+            LocalDagRunner().run(built, options)
+        except Exception as error:
+            # The boundary between TFX and a person: whatever a node raised becomes one line that names the node.
+            raise console_lines.NodeFailedError(follower.running or "The runner", cause(error)) from error
+    for node, reason in RunRecord(root.metadata).not_done(nodes).items():
+        raise console_lines.NodeSkippedError(node, reason)
+
+
+def cause(error: BaseException) -> str:
+    """The innermost reason of a chain of exceptions, in one line; Beam's remarks on its stages are dropped."""
+    while error.__cause__ or (error.__context__ and not error.__suppress_context__):
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    message = next((line for line in reversed(lines) if not line.startswith("[while running")), "")
+    return message.split(" [while running")[0] or type(error).__name__

@@ -1,0 +1,1 @@
+"""Spans of data: which have arrived, and what became of them."""

@@ -1,0 +1,1 @@
+"""Use of a pushed encoder: loading, embedding, searching, serving."""

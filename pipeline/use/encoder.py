@@ -1,0 +1,193 @@
+"""The pushed encoder from Python: images in, embeddings out.
+
+    from pipeline.use.encoder import load_encoder
+
+    encoder = load_encoder("runs/demo")
+    vectors = encoder(["cat.png", "dog.jpg"])  # [2, d] float32
+
+What answers is the pushed SavedModel itself, so a number here is the number that a server gives.
+"""
+
+import dataclasses
+import io
+import os
+import pathlib
+import typing
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from components.data import features
+from components.serving import serving_folder
+
+if typing.TYPE_CHECKING:
+    from pipeline.use.served_model import ServedModel
+
+_SERVING = "serving"
+_EMBEDDING = "embedding"
+# A photograph is a few MiB; what is larger is not read into memory to be refused there.
+MAX_FILE_BYTES = 64 * 1024 * 1024
+
+Image: TypeAlias = bytes | str | os.PathLike[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedded:
+    """What became of some images.
+
+    Attributes:
+        vectors: [m, d] float32, of the images that could be read, in their order.
+        kept: [m] int64, their places among the images given.
+        broken: for each other place the reason.
+    """
+
+    vectors: np.ndarray
+    kept: np.ndarray
+    broken: Mapping[int, str]
+
+
+class Encoder:
+    """A pushed encoder; `load_encoder` makes one.
+
+    Attributes:
+        path: the version folder that it came from.
+        dimension: the length of an embedding.
+    """
+
+    def __init__(self, model: "ServedModel") -> None:
+        self._model = model
+        self.path = model.path
+        self.dimension: int = model.signatures["embed_pixels"].outputs[_EMBEDDING].shape[-1]
+
+    def __call__(self, images: "np.ndarray | Sequence[Image]") -> np.ndarray:
+        """Embeds images.
+
+        Args:
+            images: uint8 `[n, height, width, 3]`, or a sequence of PNG or JPEG files: paths, or their bytes.
+
+        Returns:
+            [n, d] float32, a row an image. Images of another size than 32x32 are cut to their centred square and
+            resized, as the served model does it.
+
+        Raises:
+            ValueError: an array of another kind, or an image that cannot be read; it names the image.
+        """
+        if isinstance(images, np.ndarray):
+            return self._embed_array(images)
+        result = self.embed(images)
+        for place, reason in result.broken.items():
+            image = images[place]
+            named = "bytes" if isinstance(image, bytes) else os.fspath(image)
+            raise ValueError(f"Image {place} ({named}) cannot be read: {reason}.")
+        return result.vectors
+
+    def embed(self, images: Sequence[Image]) -> Embedded:
+        """Embeds those of the images that can be read and tells of the others; arguments as in `__call__`."""
+        encoded: dict[int, bytes] = {}
+        broken: dict[int, str] = {}
+        for place, image in enumerate(images):
+            try:
+                encoded[place] = image if isinstance(image, bytes) else read_file(pathlib.Path(image))
+            except (OSError, ValueError) as error:
+                broken[place] = str(error)
+        vectors = self._embed_encoded(encoded, broken)
+        kept = sorted(vectors)
+        rows = [vectors[place] for place in kept]
+        stacked = np.stack(rows) if rows else np.zeros((0, self.dimension), np.float32)
+        return Embedded(stacked, np.array(kept, np.int64), dict(sorted(broken.items())))
+
+    def _embed_array(self, images: np.ndarray) -> np.ndarray:
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+            raise ValueError(
+                f"Expected uint8 images [n, height, width, 3], received {images.dtype} {list(images.shape)}. "
+                "Multiply floats in [0, 1] by 255 and round; give one image as images[None]."
+            )
+        if images.shape[1:] == features.IMAGE_SHAPE:
+            return self._model.call("embed_pixels", {"pixels": images})[_EMBEDDING]
+        return self([_png(image) for image in images])
+
+    def _embed_encoded(self, encoded: Mapping[int, bytes], broken: dict[int, str]) -> dict[int, np.ndarray]:
+        """Row by place. One bad image fails a whole call of the graph, so a failing half is halved again."""
+        from pipeline.use.served_model import RejectedInputError
+
+        if not encoded:
+            return {}
+        places = list(encoded)
+        values = np.array([encoded[place] for place in places], dtype=object)
+        try:
+            return dict(
+                zip(
+                    places,
+                    self._model.call("serving_default", {"image_bytes": values})[_EMBEDDING],
+                    strict=True,
+                )
+            )
+        except RejectedInputError as error:
+            if len(places) == 1:
+                broken[places[0]] = str(error)
+                return {}
+        half = len(places) // 2
+        vectors: dict[int, np.ndarray] = {}
+        for part in (places[:half], places[half:]):
+            vectors |= self._embed_encoded({place: encoded[place] for place in part}, broken)
+        return vectors
+
+
+def load_encoder(path: str | os.PathLike[str]) -> Encoder:
+    """Loads a pushed encoder.
+
+    Args:
+        path: a root that `byol run` was given, a serving folder (the highest version is taken), or a version folder.
+
+    Raises:
+        ValueError: there is no pushed model, or it cannot be loaded.
+    """
+    folder = find_version(path)
+    from pipeline.use.served_model import (
+        ServedModel,  # after the cheap question, because it imports TensorFlow
+    )
+
+    return Encoder(ServedModel(folder))
+
+
+def find_version(path: str | os.PathLike[str]) -> pathlib.Path:
+    """Returns the version folder that a root, a serving folder or a version folder stands for.
+
+    Raises:
+        ValueError: there is none.
+    """
+    folder = pathlib.Path(path)
+    if (folder / serving_folder.SAVED_MODEL_FILE).is_file():
+        return folder
+    serving = folder / _SERVING if (folder / _SERVING).is_dir() else folder
+    complete = [version.path for version in serving_folder.versions(serving) if version.complete]
+    if not complete:
+        raise ValueError(
+            f"Expected a root, a serving folder or a version folder with a pushed model; received {folder}, "
+            "which holds none. `byol run` pushes one."
+        )
+    return complete[-1]
+
+
+def read_file(path: pathlib.Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file, or larger than any image here may be.
+    """
+    if not path.is_file():
+        raise ValueError("there is no such file")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ValueError(f"the file has {path.stat().st_size} bytes, at most {MAX_FILE_BYTES} are read")
+    return path.read_bytes()
+
+
+def _png(image: np.ndarray) -> bytes:
+    """uint8 [height, width, 3] -> the bytes of a PNG file."""
+    from PIL import Image as PillowImage
+
+    file = io.BytesIO()
+    PillowImage.fromarray(image).save(file, "PNG")
+    return file.getvalue()

@@ -1,0 +1,206 @@
+"""Submitting and scheduling through KFP's own client, against a server on localhost; what it refuses is one line."""
+
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from kubeflow import commands, compiler
+from kubeflow.config import KubeflowConfig
+from kubeflow.server import Server, ServerError
+from pipeline.config import PRESETS
+from pipeline.schedule.cron import Cron
+from tests.component import kfp_api
+
+NIGHTLY = Cron.parse("0 3 * * *")
+
+
+@pytest.fixture
+def api(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))  # the client reads a context file there
+    with kfp_api.running() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    return compiler.compile_pipeline(PRESETS["demo"], KubeflowConfig())
+
+
+def test_a_run_is_submitted_with_its_two_documents_and_its_root(api, compiled):
+    identity = Server(api.url).submit(compiled, "first", "byol", "byol-runner")
+    run = api.runs[identity]
+    assert run["display_name"] == "first"
+    assert run["experiment_id"] == api.experiments["byol"]["experiment_id"]
+    assert run["service_account"] == "byol-runner"
+    assert run["runtime_config"]["pipeline_root"] == KubeflowConfig().pipeline_root
+    sent = run["pipeline_spec"]
+    assert (
+        sent["pipeline_spec"]["root"]["dag"]["tasks"].keys() == compiled.spec["root"]["dag"]["tasks"].keys()
+    )
+    assert sent["platform_spec"] == compiled.platform
+
+
+def test_a_schedule_has_seconds_first_runs_one_at_a_time_and_makes_up_for_nothing(api, compiled):
+    made = Server(api.url).schedule(compiled, "nightly", "byol", NIGHTLY)
+    sent = api.recurring[made.identity]
+    assert sent["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * *"
+    assert sent["max_concurrency"] == 1
+    assert sent["no_catchup"] is True
+    assert sent["mode"] == "ENABLE"
+    tasks = sent["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"]
+    assert not [name for name, task in tasks.items() if task.get("cachingOptions", {}).get("enableCache")]
+
+
+def test_an_interval_and_a_paused_start(api, compiled):
+    made = Server(api.url).schedule(compiled, "hourly", "byol", 3600, enabled=False)
+    assert api.recurring[made.identity]["trigger"]["periodic_schedule"]["interval_second"] == 3600
+    assert not made.enabled
+    assert made.when == "every 3600 s"
+
+
+def test_creating_it_again_replaces_it_and_two_never_fire(api, compiled):
+    server = Server(api.url)
+    first = server.schedule(compiled, "nightly", "byol", NIGHTLY)
+    other = server.schedule(compiled, "weekly", "byol", Cron.parse("0 4 * * 0"))
+    api.asked.clear()
+    second = server.schedule(compiled, "nightly", "byol", Cron.parse("0 5 * * *"))
+    assert [one.identity for one in server.schedules()] == [other.identity, second.identity]
+    changes = [asked for asked in api.asked if not asked.startswith("GET") and "experiments" not in asked]
+    assert changes == [
+        f"POST recurringruns/{first.identity}:disable",
+        "POST recurringruns",
+        f"DELETE recurringruns/{first.identity}",
+    ]
+
+
+def test_an_older_schedule_goes_on_when_the_new_one_is_refused(api, compiled):
+    server = Server(api.url)
+    first = server.schedule(compiled, "nightly", "byol", NIGHTLY)
+    api.failing["POST recurringruns"] = 500
+    with pytest.raises(ServerError, match="answered 500"):
+        server.schedule(compiled, "nightly", "byol", Cron.parse("0 5 * * *"))
+    (left,) = server.schedules()
+    assert left == first
+    assert left.enabled
+
+
+@pytest.mark.parametrize("status", [401, 403, 409, 500])
+def test_a_refusal_is_one_line_that_says_what_to_do(api, compiled, status):
+    api.failing["POST runs"] = status
+    with pytest.raises(ServerError) as error:
+        Server(api.url).submit(compiled, "first", "byol")
+    said = str(error.value)
+    assert f"{api.url} answered {status}" in said
+    assert f"planted {status}" in said
+    assert "\n" not in said
+    assert {401: "--token-file", 403: "roles", 409: "--name", 500: "log of the ml-pipeline pod"}[
+        status
+    ] in said
+    assert api.asked.count("POST runs") == 1  # a second one might start a second run
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for(api, compiled):
+    api.failing["POST runs"] = "hang"
+    with pytest.raises(ServerError, match=r"did not answer within 0\.5 s"):
+        Server(api.url, timeout=0.5).submit(compiled, "first", "byol")
+    assert api.asked.count("POST runs") == 1
+
+
+@pytest.mark.parametrize(
+    ("failing", "said"),
+    [
+        (401, "answered 401 (Unauthorized)"),
+        (409, "answered 409 (Conflict)"),
+        (500, "answered 500 (Internal Server Error)"),
+        ("hang", "did not answer within 0.5 s"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("request_", "arguments"),
+    [
+        ("GET healthz", ["list"]),
+        ("GET recurringruns", ["list"]),
+        ("POST recurringruns/{id}:disable", ["pause", "nightly"]),
+        ("POST recurringruns/{id}:enable", ["resume", "nightly"]),
+        ("DELETE recurringruns/{id}", ["delete", "nightly"]),
+    ],
+)
+def test_whatever_fails_is_one_line_and_soon(api, failing, said, request_, arguments):
+    nightly = {"recurring_run_id": "1", "display_name": "nightly", "mode": "ENABLE", "trigger": {}}
+    api.recurring["1"] = {**nightly, "status": "ENABLED"}
+    api.failing[request_.format(id="1")] = failing
+    started = time.monotonic()
+    ended = command(api, *arguments, "--timeout", "0.5")
+    assert ended.exit_code == 1, ended.output
+    assert said in " ".join(ended.output.split())
+    assert "Traceback" not in ended.output
+    assert time.monotonic() - started < 3  # kfp's client itself asks again for 25 s, or for ever
+    assert api.recurring["1"]["status"] == "ENABLED"
+
+
+@pytest.mark.parametrize("failing", [401, 409, 500, "hang"])
+@pytest.mark.parametrize("request_", ["GET healthz", "POST experiments", "POST recurringruns"])
+def test_a_schedule_that_cannot_be_made_is_one_line_and_none_is_left(api, compiled, failing, request_):
+    api.failing[request_] = failing
+    with pytest.raises(ServerError) as error:
+        Server(api.url, timeout=0.5).schedule(compiled, "nightly", "byol", NIGHTLY)
+    assert (f"answered {failing}" if failing != "hang" else "did not answer") in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not api.recurring
+
+
+def test_the_example_image_is_not_sent(api):
+    ended = command(api, "create", "--cron", "0 3 * * *", "--preset", "demo")
+    assert ended.exit_code == 2
+    assert "image is still the example" in " ".join(ended.output.split())
+    assert not api.asked
+
+
+def test_a_server_that_is_not_there_is_named(compiled):
+    with pytest.raises(ServerError, match=r"http://127\.0\.0\.1:9 cannot be reached"):
+        Server("http://127.0.0.1:9").submit(compiled, "first", "byol")
+
+
+def command(api, *arguments):
+    return CliRunner().invoke(commands.app, ["schedule", *arguments, "--host", api.url])
+
+
+def test_the_commands_list_pause_resume_and_delete_by_name(api, compiled, tmp_path):
+    server = Server(api.url)
+    for name in ("a", "b", "c", "d", "e"):  # three pages
+        server.schedule(compiled, name, "byol", NIGHTLY)
+    token = tmp_path / "token"
+    token.write_text("secret\n")
+    listed = command(api, "list", "--token-file", str(token))
+    assert listed.exit_code == 0
+    assert [line.split()[1] for line in listed.stdout.splitlines() if "0 0 3" in line] == list("abcde")
+    assert api.tokens[-1] == "Bearer secret"
+    assert "secret" not in listed.output
+
+    assert command(api, "pause", "b").exit_code == 0
+    assert {one.name: one.enabled for one in server.schedules()}["b"] is False
+    assert command(api, "resume", "b").exit_code == 0
+    assert command(api, "delete", "c").exit_code == 0
+    assert {one.name: one.enabled for one in server.schedules()} == dict.fromkeys("abde", True)
+    unknown = command(api, "pause", "c")
+    assert unknown.exit_code == 2
+    assert "There are: a, b, d, e." in unknown.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--cron", "0 0 3 * * *"], "five fields"),
+        (["--cron", "0 3 * * *", "--every", "60"], "either --cron or --every"),
+        ([], "either --cron or --every"),
+        (["--cron", "0 3 * * *", "--preset", "gpx"], "There is no preset 'gpx'"),
+        (["--cron", "0 3 * * *", "--cluster-set", "pipeline_root=/mnt"], "object store"),
+        (["--cron", "0 3 * * *", "--span", "newest"], "--span is"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_the_server_is_asked(api, arguments, said):
+    ended = command(api, "create", *arguments)
+    assert ended.exit_code == 2
+    assert said in " ".join(ended.output.split())
+    assert not api.asked

@@ -1,0 +1,409 @@
+"""The report's page from made-up facts: what it must say, whatever a run came to."""
+
+import dataclasses
+import html.parser
+import io
+import json
+import pathlib
+import re
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from components.data import features
+from pipeline.report import facts, page, write
+from pipeline.root import Root
+
+SUMMARY = {
+    "run_id": "2026-01-02T03:04:05",
+    "preset": "demo",
+    "data": "/data/<script>alert(1)</script>",
+    "linear_accuracy": 0.75,
+    "random_encoder_linear_accuracy": 0.5,
+    "knn_accuracy": 0.625,
+    "blessed": True,
+    "pushed_version": 17,
+    "pushed_path": "/serving/17",
+    "not_pushed_because": None,
+    "seconds": 3700.0,
+    "components": {"Pretrainer": 125.0, "Pusher": 0.0},
+}
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class Reader(html.parser.HTMLParser):
+    """Collects what the tests ask for and checks that elements are closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.facts: dict[str, set[str]] = {}
+        self.ids: list[str] = []
+        self.scripts: dict[str, str] = {}
+        self._fact = ""
+        self._script = ""
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        found = dict(attrs)
+        self._fact = found.get("data-fact", "")
+        self.ids += [found["id"]] if "id" in found else []
+        self._script = found.get("id", "inline") if tag == "script" else ""
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+        self._fact = self._script = ""
+
+    def handle_data(self, data):
+        if self._fact:
+            self.facts.setdefault(self._fact, set()).add(data.strip())
+        if self._script:
+            self.scripts[self._script] = self.scripts.get(self._script, "") + data
+
+
+def external(text: str) -> list[str]:
+    """Every address in the page that a browser would fetch from elsewhere."""
+    reader = Reader(text)
+    loading = [
+        v
+        for _, n, v in reader.attributes
+        if n in {"src", "href", "srcset", "data", "poster", "action", "xlink:href"}
+    ]
+    loading += re.findall(r"url\(\s*['\"]?([^'\")]*)", text)
+    loading += re.findall(r"@import\s+['\"]?([^'\";]*)", text)
+    loading += re.findall(r"(?:fetch|import|XMLHttpRequest|WebSocket|EventSource|sendBeacon)\s*\(", text)
+    return [address for address in loading if not address.startswith(("data:", "#"))]
+
+
+@pytest.fixture
+def made_up() -> facts.Facts:
+    """40 test images of which 30 are right, as the summary says."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(40) % 10
+    predicted = np.where(np.arange(40) < 30, labels, (labels + 1) % 10)
+    images = generator.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    return facts.Facts(
+        summary=SUMMARY,
+        settings={
+            "gate": {"minimum_accuracy": 0.55, "minimum_class_accuracy": 0.25},
+            "pretraining": {"view_1": {"size": 24, "flip": 0.5}, "view_2": {"size": 24, "flip": 0.4}},
+        },
+        verdict={},
+        test=facts.TestSplit(
+            images=images,
+            labels=labels,
+            probabilities=(0.7 * np.eye(10)[predicted] + 0.03).astype(np.float32),
+            sample=np.arange(0, 40, 2),
+            vectors=generator.normal(size=(20, 4)).astype(np.float32),
+        ),
+        history={
+            "epoch": [1.0, 2.0],
+            "loss": [2.0, 1.0],
+            "tau": [0.9, 1.0],
+            "knn_accuracy": [float("nan"), 0.5],
+        },
+        probe={"digest": "abc"},
+        views=facts.Views(
+            images[:3],
+            labels[:3],
+            generator.integers(0, 256, (3, 24, 24, 3), dtype=np.uint8),
+            generator.integers(0, 256, (3, 24, 24, 3), dtype=np.uint8),
+        ),
+        data=facts.DataFacts(
+            span=4,
+            earlier_span=3,
+            counts={"train": [5] * 10, "test": [4] * 10},
+            figures=[
+                facts.Comparison("brightness", 0.5, 0.4, 0.31, 0.1),
+                facts.Comparison("contrast", 0.2, 0.2, 0.12, 0.2),
+            ],
+            findings=[
+                {"severity": "warning", "split": "train", "feature": "content_hash", "reason": "2 <b> repeat"}
+            ],
+            allowed=False,
+        ),
+        lineage=[],
+        environment={"python": "3.10"},
+        code_digest=None,
+    )
+
+
+def test_the_page_is_whole_safe_and_alone(made_up):
+    text = page.render(made_up)
+    reader = Reader(text)
+    assert external(text) == []
+    assert len(reader.ids) == len(set(reader.ids))
+    targets = [v[1:] for _, n, v in reader.attributes if n == "href" and v.startswith("#")]
+    assert set(targets) <= set(reader.ids)
+    assert text.isascii()
+    assert "<script>alert" not in text
+    assert "2 &lt;b&gt; repeat" in text
+    assert json.loads(reader.scripts["summary-json"]) == SUMMARY
+
+
+def test_the_check_for_addresses_finds_them():
+    """The check itself: a page that loads from elsewhere is caught."""
+    for bad in (
+        '<img src="https://example.org/x.png">',
+        '<link href="//example.org/x.css">',
+        "<style>a{background:url(http://example.org)}</style>",
+        "<script>fetch('x')</script>",
+    ):
+        assert external(f"<p>{bad}</p>")
+
+
+def test_numbers_are_the_summarys(made_up):
+    shown = Reader(page.render(made_up)).facts
+    assert shown["linear_accuracy"] == {"75.00%"}
+    assert shown["random_encoder_linear_accuracy"] == {"50.00%"}
+    assert shown["knn_accuracy"] == {"62.50%"}
+    assert shown["pushed_version"] == {"17"}
+
+
+def test_every_picture_and_chart_has_words(made_up):
+    text = page.render(made_up)
+    for tag in re.findall(r'<(?:svg|span)[^>]*role="img"[^>]*>', text):
+        assert re.search(r'aria-label="[^"]{5,}"', tag), tag
+    assert len(re.findall(r"<svg", text)) == len(re.findall(r'<svg[^>]*role="img"', text))
+
+
+def test_context_counts(made_up):
+    found = page.context(made_up)
+    assert found["overall"].right == 30
+    assert found["mistake_total"] == 10
+    assert len(found["mistakes"]) == 10
+    assert found["mistakes"][0].caption == "airplane → automobile 73%"
+    assert np.trace(np.array(found["matrix"])) == 30
+    assert [chart.name for chart in found["curves"]] == ["loss", "knn_accuracy", "tau"]
+    assert [words for _, words in found["drift"]] == ["drifted", "as before"]
+    assert [(bar.name, bar.text) for bar in found["timing"]] == [
+        ("Pretrainer", "2 min 05 s"),
+        ("Pusher", "0.0 s"),
+    ]
+    assert found["view_settings"] == [("size", 24, 24), ("flip", 0.5, 0.4)]
+    assert sum(len(group.points) for group in found["groups"]) == 20
+
+
+def test_a_refused_run_says_why_first(made_up):
+    refused = {
+        **SUMMARY,
+        "blessed": False,
+        "pushed_version": None,
+        "pushed_path": None,
+        "not_pushed_because": "accuracy is 0.75, below its floor of 0.8 by 0.05",
+    }
+    verdict = {
+        "criteria": [
+            {
+                "passed": False,
+                "metric": "accuracy",
+                "slice": "all",
+                "threshold": 0.8,
+                "value": 0.75,
+                "baseline": None,
+            },
+            {
+                "passed": True,
+                "metric": "accuracy",
+                "slice": "label=cat",
+                "threshold": 0.2,
+                "value": 0.3,
+                "baseline": 0.1,
+            },
+        ],
+        "comparison": {
+            "result": "worse",
+            "baseline_accuracy": 0.9,
+            "change": -0.15,
+            "interval": [-0.3, -0.01],
+        },
+    }
+    text = page.render(dataclasses.replace(made_up, summary=refused, verdict=verdict))
+    assert text.index("below its floor of 0.8 by 0.05") < text.index('id="accuracy"')
+    assert text.index("Not pushed") < text.index("90.00%")
+    assert "missed" in text
+    assert "change -15.00 points, 95% interval -30.00 to -1.00" in text
+    assert "No model was served before" not in text
+    assert ">Pushed<" not in text
+
+
+def test_floors_of_each_class_slices_and_corruptions(made_up):
+    """What a fuller gate records: floors that differ, parts of the images, corruptions."""
+    gate = {"minimum_accuracy": 0.55, "class_floors": [0.1 + 0.05 * i for i in range(10)]}
+    verdict = {
+        "slices": {
+            "label=cat": {page.ACCURACY: 0.1, page.EXAMPLE_COUNT: 10.0, "accuracy_interval": [0.05, 0.2]},
+            "brightness_band=dark": {
+                page.ACCURACY: 0.6125,
+                page.EXAMPLE_COUNT: 1600.0,
+                "accuracy_interval": [0.5, 0.7],
+            },
+        },
+        "newest": {
+            "metrics": {page.ACCURACY: 0.7, page.EXAMPLE_COUNT: 500.0, "accuracy_interval": [0.66, 0.74]}
+        },
+        "corrupted": {"accuracy": {"clean": 0.75, "gaussian_noise": 0.4375}, "severity": 3, "images": 40},
+    }
+    given = dataclasses.replace(made_up, settings={**made_up.settings, "gate": gate}, verdict=verdict)
+    found = page.context(given)
+    assert [bar.floor for bar in found["class_bars"]] == gate["class_floors"]
+    assert [(bar.name, bar.text, bar.lower) for bar in found["slices"]] == [
+        ("brightness_band=dark", "61.25% of 1,600", 0.5)
+    ]
+    bar = next(bar for bar in found["accuracy"] if bar.name == "newest span's test images")
+    assert (bar.value, bar.text, bar.lower, bar.upper) == (0.7, "70.00% of 500", 0.66, 0.74)
+    text = page.render(given)
+    assert "for each: airplane 10.00%, automobile 15.00%" in text
+    assert "gaussian_noise" in text
+    assert "43.75%" in text
+
+
+def test_the_gain_its_certain_part_and_that_there_is_no_other_model(made_up):
+    """The verdict's first lines: how far the control is beaten, by the paired bound that the gate asks about."""
+    criteria = [
+        {
+            "passed": True,
+            "metric": metric,
+            "slice": "all test images",
+            "threshold": threshold,
+            "value": value,
+            "baseline": None,
+            "remark": remark,
+        }
+        for metric, threshold, value, remark in (
+            (page.EXAMPLE_COUNT, 2000.0, 2000.0, ""),
+            (page.GAIN, 0.03, 0.215, "against the untrained encoder"),
+        )
+    ]
+    text = page.render(
+        dataclasses.replace(made_up, verdict={"criteria": criteria, "comparison": {"result": "no baseline"}})
+    )
+    first = text[: text.index('id="accuracy"')]
+    assert "+25.00 points" in first
+    assert "surely at least +21.50; asked: +3.00" in first
+    assert "against the untrained encoder" in first
+    assert '<td class="n">2,000</td><td class="n">2,000</td><td class="n"></td>' in first
+    assert "No model was served before, so there is no other to compare with." in text
+    assert page.gain_words([]) == ""
+    twice = page.each_remark_once([{"remark": "a"}, {"remark": "a"}, {"remark": "b"}, {}])
+    assert [criterion["remark"] for criterion in twice] == ["a", "", "b", ""]
+
+
+def test_figures_stand_beside_those_of_the_span_before_or_alone(made_up):
+    """Empty columns are not shown; with an earlier span the verdict comes before the numbers."""
+    with_span = page.render(made_up)
+    assert re.search(r"<td>brightness</td><td>drifted</td><td class=\"n\">0.5000</td>", with_span)
+    alone = dataclasses.replace(
+        made_up.data, earlier_span=None, figures=[facts.Comparison("brightness", 0.5)]
+    )
+    text = page.render(dataclasses.replace(made_up, data=alone))
+    assert "agrees with" not in text
+    assert '<td>brightness</td><td class="n">0.5000</td></tr>' in text
+    assert "<th>distance</th>" not in text
+    agreement = {"agreement": 0.875, "interval": [0.86, 0.889], "images": 2000, "minimum": 0.5}
+    text = page.render(
+        dataclasses.replace(made_up, data=dataclasses.replace(made_up.data, agreement=agreement))
+    )
+    assert (
+        "agrees with 87.50% of the labels of 2,000 training images (95%: 86.00% to 88.90%; asked: 50.00%)"
+        in text
+    )
+
+
+def test_a_run_without_settings_mistakes_or_whole_classes(made_up):
+    """Two classes only, all right, nothing recorded: every part has something to say or is left out."""
+    labels = np.arange(40) % 2
+    test = dataclasses.replace(
+        made_up.test, labels=labels, probabilities=(0.9 * np.eye(10)[labels] + 0.01).astype(np.float32)
+    )
+    data = dataclasses.replace(
+        made_up.data, earlier_span=None, findings=[], span=0, figures=[facts.Comparison("brightness", 0.5)]
+    )
+    text = page.render(dataclasses.replace(made_up, settings={}, test=test, data=data))
+    assert "The data checks found nothing." in text
+    assert "There is no earlier span" in text
+    assert "0 of 40 test images are taken for something else" in text
+    assert 'id="class-bird"' not in text
+    assert page.class_bars(np.diag([3, 0, 2]), [None] * 10)[1].name == features.LABEL_NAMES[2]
+    assert "Under harder conditions" not in text
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyboardInterrupt(), "No report: interrupted. `byol report --root /r` writes it."),
+        (KeyError("settings"), "No report: KeyError: 'settings'"),
+        (OSError(28, "No space left on device"), "No report: OSError: [Errno 28] No space left on device"),
+    ],
+)
+def test_no_report_is_one_line_and_the_run_stands(monkeypatch, error, said):
+    def broken(root, run_id):
+        raise error
+
+    monkeypatch.setattr(write, "write_report", broken)
+    out = io.StringIO()
+    write.write_after_run(Root(pathlib.Path("/r")), "one", Console(file=out, width=200))
+    assert out.getvalue() == f"{said}\n"
+
+
+def test_a_name_lies_where_its_class_is_dense():
+    """Two groups: the mean and the median of a class may lie between them, where none of it is."""
+    places = np.array(
+        [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.5, 0.5), (90.0, 90.0), (60.0, 99.0), (99.0, 60.0)]
+    )
+    x, y = page._dense_place(places)
+    assert max(x, y) <= 1.0
+
+
+def test_names_on_the_map_do_not_lie_on_each_other():
+    places = [(120.0, 100.0), (130.0, 101.0), (140.0, 103.0), (500.0, 100.0)]
+    assert [x for x, _ in page.apart([(5.0, 0.0), (695.0, 0.0)])] == [110.0, 590.0]
+    settled = page.apart(places)
+    assert settled[0] == places[0]
+    assert settled[3] == places[3]
+    heights = sorted(y for _, y in settled[:3])
+    assert np.diff(heights).min() >= 26.0
+    assert settled[1][1] < settled[2][1]
+
+
+def _luminance(color: tuple[float, float, float]) -> float:
+    """WCAG 2.2's relative luminance of 0..255 values."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in color)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _contrast(one: tuple[float, float, float], other: tuple[float, float, float]) -> float:
+    low, high = sorted((_luminance(one), _luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _rgb(color: str) -> tuple[float, float, float]:
+    return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
+
+
+def test_everything_can_be_read():
+    """WCAG: 4.5 for text and 3 for marks; the matrix's text changes colour where both are near 4.5."""
+    style = (page._FOLDER / "style.css").read_text()
+    named = dict(re.findall(r"--(\w+):(#[0-9a-f]{6})", style))
+    named["paper"] = "#ffffff"
+    for ink in ("ink", "soft", "blue", "good", "bad"):
+        for ground in ("paper", "tint"):
+            assert _contrast(_rgb(named[ink]), _rgb(named[ground])) >= 4.5, (ink, ground)
+    for color in page.COLORS:
+        assert _contrast(_rgb(color), _rgb(named["tint"])) >= 3.0, color
+    blue = np.array([11.0, 92.0, 173.0])
+    for shade in np.linspace(0, 1, 101):
+        alpha = 0.06 + 0.94 * shade
+        red, green, blue_part = (255 - alpha * (255 - blue)).tolist()
+        text = (255.0, 255.0, 255.0) if shade > page.WHITE_FROM else (0.0, 0.0, 0.0)
+        assert _contrast((red, green, blue_part), text) >= 4.4, shade

@@ -1,0 +1,248 @@
+"""The small server says what the SavedModel says, refuses what is wrong, lives on, and follows new versions."""
+
+import base64
+import http.client
+import json
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components.serving.serving_requests import ANIMATED_GIF, png_bomb
+from pipeline.use import rest
+from tests.component import tiny_served
+
+PROJECT = pathlib.Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A running server over one version: folder, follower, address, and TensorFlow's own load of the model."""
+    folder = tmp_path_factory.mktemp("serving")
+    tiny_served.write(folder, 5, seed=1)
+    follower = rest.VersionFollower(folder)
+    server = rest.start_server(rest.RestApp("enc", follower), "127.0.0.1", 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield (
+        folder,
+        follower,
+        f"http://127.0.0.1:{server.port}/v1/models/",
+        tf.saved_model.load(str(folder / "5")),
+    )
+    server.shutdown()
+    server.server_close()
+
+
+def _ask(address, body=None):
+    """Status and JSON of an answer; every one is JSON."""
+    _, _, host, *path = address.split("/")
+    connection = http.client.HTTPConnection(host, timeout=60)
+    if body is None:
+        connection.request("GET", "/" + "/".join(path))
+    else:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        connection.request("POST", "/" + "/".join(path), data)
+    answer = connection.getresponse()
+    assert answer.headers["Content-Type"] == "application/json"
+    try:
+        return answer.status, json.load(answer)
+    finally:
+        connection.close()
+
+
+def _b64(data: bytes) -> dict:
+    return {"b64": base64.b64encode(data).decode()}
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(3).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def encoded(images):
+    return [tf.io.encode_png(image).numpy() for image in images]
+
+
+def test_status_and_metadata(served):
+    _, _, url, model = served
+    status, answer = _ask(f"{url}enc")
+    assert (status, answer["model_version_status"][0]["version"]) == (200, "5")
+    assert answer["model_version_status"][0]["state"] == "AVAILABLE"
+    status, answer = _ask(f"{url}enc/versions/5/metadata")
+    assert answer["model_spec"] == {"name": "enc", "signature_name": "", "version": "5"}
+    signatures = answer["metadata"]["signature_def"]["signature_def"]
+    assert set(signatures) == set(model.signatures)
+    assert signatures["embed_pixels"]["inputs"]["pixels"]["dtype"] == "DT_UINT8"
+    sizes = [d["size"] for d in signatures["embed_pixels"]["inputs"]["pixels"]["tensor_shape"]["dim"]]
+    assert sizes == ["-1", "32", "32", "3"]
+
+
+def test_rows_columns_and_names_give_the_models_numbers(served, images, encoded):
+    _, _, url, model = served
+    expected = model.signatures["embed_pixels"](pixels=tf.constant(images))["embedding"].numpy()
+    predict = f"{url}enc:predict"
+    for body in (
+        {"instances": [_b64(data) for data in encoded]},
+        {"instances": [{"image_bytes": _b64(data)} for data in encoded]},
+        {"signature_name": "embed_pixels", "instances": images.tolist()},
+        {"signature_name": "embed_pixels", "instances": [{"pixels": image.tolist()} for image in images]},
+    ):
+        status, answer = _ask(predict, body)
+        assert status == 200, answer
+        np.testing.assert_allclose(answer["predictions"], expected, rtol=1e-5, atol=1e-6)
+    for body in (
+        {"inputs": [_b64(data) for data in encoded]},
+        {"inputs": {"image_bytes": [_b64(data) for data in encoded]}},
+    ):
+        status, answer = _ask(f"{url}enc/versions/5:predict", body)
+        assert status == 200, answer
+        np.testing.assert_allclose(answer["outputs"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_several_outputs_and_strings(served, encoded):
+    _, _, url, model = served
+    expected = model.signatures["classify"](image_bytes=tf.constant(encoded))
+    body = {"signature_name": "classify", "instances": [_b64(data) for data in encoded]}
+    rows = _ask(f"{url}enc:predict", body)[1]["predictions"]
+    assert [row["label"].encode() for row in rows] == expected["label"].numpy().tolist()
+    np.testing.assert_allclose(
+        [row["probabilities"] for row in rows], expected["probabilities"].numpy(), rtol=1e-5, atol=1e-6
+    )
+    body = {"signature_name": "classify", "inputs": [_b64(data) for data in encoded]}
+    outputs = _ask(f"{url}enc:predict", body)[1]["outputs"]
+    assert outputs["label_names"][0] == [name.decode() for name in expected["label_names"].numpy()[0]]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"{", "JSON Parse error"),
+        (b"[" * 100_000, "JSON Parse error"),
+        (b"[1]", "Expected a JSON object"),
+        ({}, "either"),
+        ({"instances": [_b64(b"")], "inputs": []}, "either"),
+        ({"instances": []}, "at least one row"),
+        ({"instances": 3}, "at least one row"),
+        ({"instances": [3]}, "takes strings"),
+        ({"instances": [{"b64": "!"}]}, "base64"),
+        ({"instances": [{"other": "x"}]}, "takes strings"),
+        ({"inputs": {"other": ["x"]}}, "image_bytes"),
+        ({"signature_name": "none", "instances": ["x"]}, "not found in"),
+        ({"signature_name": ["x"], "instances": ["x"]}, "not found in"),
+        ({"signature_name": "embed_pixels", "instances": [[1, 2], [3]]}, "pixels"),
+        ({"signature_name": "embed_pixels", "instances": [1]}, r"shape [1], expected [-1, 32, 32, 3]"),
+        ({"signature_name": "embed_pixels", "instances": [[[[256] * 3] * 32] * 32]}, "outside 0 to 255"),
+        ({"signature_name": "embed_pixels", "instances": [[[[10**30] * 3] * 32] * 32]}, "pixels"),
+        ({"signature_name": "embed_pixels", "instances": [[[[0.5] * 3] * 32] * 32]}, "expected DT_UINT8"),
+        ({"instances": ["a text"]}, "Expected an image encoded as PNG or JPEG"),
+        ({"instances": [_b64(ANIMATED_GIF)]}, "Expected an image encoded as PNG or JPEG"),
+        ({"instances": [_b64(png_bomb(20_000))]}, "too many pixels"),
+        ({"signature_name": "evaluate", "instances": ["no Example"]}, "Could not parse example"),
+    ],
+)
+def test_what_is_wrong_is_refused_and_the_server_lives(served, encoded, body, said):
+    _, _, url, _ = served
+    status, answer = _ask(f"{url}enc:predict", body)
+    assert status == 400, answer
+    assert set(answer) == {"error"}
+    assert said in answer["error"]
+    assert "\n" not in answer["error"]
+    assert _ask(f"{url}enc:predict", {"instances": [_b64(encoded[0])]})[0] == 200
+
+
+def test_unknown_addresses_methods_and_large_bodies(served):
+    _, _, url, _ = served
+    assert _ask(f"{url}other")[0] == 404
+    assert _ask(f"{url}enc/versions/4")[0] == 404
+    assert _ask(f"{url}enc:classify", {"instances": ["x"]})[0] == 405
+    assert _ask(f"{url}enc:predict")[0] == 404
+    connection = http.client.HTTPConnection(url.split("/")[2], timeout=30)
+    connection.putrequest("POST", "/v1/models/enc:predict")
+    connection.putheader("Content-Length", str(rest.MAX_BODY_BYTES + 1))
+    connection.endheaders()
+    assert connection.getresponse().status == 413
+    connection.close()
+    assert _ask(f"{url}enc")[0] == 200
+
+
+def test_versions_switch_under_load_and_a_bad_one_is_passed_over(served, images):
+    """Requests run through the switch: each answer is the old model's or the new one's, and none fails."""
+    folder, follower, url, old_model = served
+    body = {"signature_name": "embed_pixels", "instances": images.tolist()}
+    answers, finished = [], threading.Event()
+
+    def load():
+        while not finished.is_set():
+            answers.append(_ask(f"{url}enc:predict", body))
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    tiny_served.write(folder, 6, seed=2)
+    follower.look()
+    after = _ask(f"{url}enc:predict", body)
+    finished.set()
+    thread.join()
+    expected = [
+        model.signatures["embed_pixels"](pixels=tf.constant(images))["embedding"].numpy()
+        for model in (old_model, tf.saved_model.load(str(folder / "6")))
+    ]
+    assert np.abs(expected[0] - expected[1]).max() > 1e-3
+    np.testing.assert_allclose(after[1]["predictions"], expected[1], rtol=1e-5, atol=1e-6)
+    assert len(answers) >= 2
+    for status, answer in answers:
+        assert status == 200
+        assert any(np.allclose(answer["predictions"], e, rtol=1e-5, atol=1e-6) for e in expected)
+    assert _ask(f"{url}enc/versions/6")[0] == 200
+    assert _ask(f"{url}enc/versions/5")[0] == 404
+
+    (folder / "7").mkdir()
+    (folder / "7" / "saved_model.pb").write_bytes(b"no graph")
+    follower.look()
+    assert follower.current.number == 6
+    assert _ask(f"{url}enc:predict", body)[0] == 200
+
+
+def test_the_command_serves_until_it_is_interrupted(tmp_path):
+    """Slow: the real command in its own process. Ctrl-C ends it with status 0, and its port is free again."""
+    (tmp_path / "serving").mkdir()
+    tiny_served.write(tmp_path / "serving", 5, seed=1)
+    command = [
+        *[sys.executable, "-m", "pipeline.cli", "serve"],
+        *["--root", str(tmp_path), "--port", "0", "--builtin"],
+    ]
+    with subprocess.Popen(
+        command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        said = process.stdout.readline()
+        url = said.split(": ", 1)[1].split(" ")[0]
+        assert _ask(url)[1]["model_version_status"][0]["version"] == "5"
+        taken = url.split("/")[2].split(":")[1]
+        second = subprocess.run(
+            [*command[:-2], taken, "--builtin"],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert second.returncode == 2
+        assert second.stderr == (
+            f"Cannot listen on 127.0.0.1, port {taken}: Address already in use. Choose another --port or --host.\n"
+        )
+        shutil.rmtree(tmp_path / "serving" / "5")  # a server outlives its folder
+        assert _ask(url)[0] == 200
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+        assert "Traceback" not in process.stderr.read()
+    with socket.create_server(("127.0.0.1", int(taken))):
+        pass

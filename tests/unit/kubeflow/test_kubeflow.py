@@ -1,0 +1,488 @@
+"""The entry point on recorded ExecutorInputs, the compiled file, and the checks that stand for KFP's own compiler."""
+
+import copy
+import dataclasses
+import json
+import re
+from typing import Any
+
+import pytest
+import yaml
+from google.protobuf import json_format
+from kfp import components
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+from components.serving.serving_limits import ServingLimits
+from kubeflow import compiler, entrypoint, spec_checks
+from kubeflow.config import (
+    KubeflowConfig,
+    SecretVariable,
+    Step,
+    Steps,
+    Toleration,
+    check_platform,
+    load,
+)
+from pipeline import pipeline
+from pipeline.config import PRESETS
+
+STORE = "minio://mlpipeline/v2/artifacts/byol/run-1"
+# As KFP 2.5's launcher passes it to a Verdict-like step, shortened to what the entry point reads.
+RECORDED: dict[str, Any] = {
+    "inputs": {
+        "parameterValues": {"floor": 0.5},
+        "artifacts": {
+            "model": {
+                "artifacts": [
+                    {
+                        "name": "1112624758701696484",
+                        "uri": f"{STORE}/LinearProbe/model",
+                        "type": {"instanceSchema": ""},
+                        "metadata": {},
+                    }
+                ]
+            },
+            "blessing": {
+                "artifacts": [
+                    {
+                        "name": "7",
+                        "uri": f"{STORE}/Evaluator/blessing",
+                        "type": {"instanceSchema": ""},
+                        "metadata": {"current_model": f"{STORE}/LinearProbe/model", "blessed": 1},
+                    }
+                ]
+            },
+        },
+    },
+    "outputs": {
+        "artifacts": {
+            "verdict": {
+                "artifacts": [{"name": "verdict", "uri": f"{STORE}/Verdict/verdict", "metadata": {}}]
+            },
+            "executor-logs": {
+                "artifacts": [
+                    {"name": "executor-logs", "type": {"schemaTitle": "system.Artifact"}, "uri": "s3://x/y"}
+                ]
+            },
+        },
+        "outputFile": "/outputs/output_metadata.json",
+    },
+}
+TYPES = {
+    "artifacts": {
+        "model": {"artifactType": {"instanceSchema": "title: tfx.Model\n"}},
+        "blessing": {"artifactType": {"instanceSchema": "title: tfx.ModelBlessing\n"}},
+    }
+}
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    return compiler.compile_pipeline(PRESETS["gpu"], KubeflowConfig())
+
+
+def changed(compiled):
+    return copy.deepcopy(compiled.spec), copy.deepcopy(compiled.platform)
+
+
+def test_the_launchers_own_output_is_dropped_and_inputs_get_types():
+    read = entrypoint.readable(RECORDED, TYPES)
+    assert list(read["outputs"]["artifacts"]) == ["verdict"]
+    assert (
+        read["inputs"]["artifacts"]["model"]["artifacts"][0]["type"]["instanceSchema"] == "title: tfx.Model\n"
+    )
+    assert "executor-logs" in RECORDED["outputs"]["artifacts"]
+
+
+def test_addresses_become_the_staged_files_in_properties_too():
+    read = entrypoint.readable(RECORDED, TYPES)
+    model = read["inputs"]["artifacts"]["model"]["artifacts"][0]
+    blessing = read["inputs"]["artifacts"]["blessing"]["artifacts"][0]
+    assert model["uri"] == "/minio/mlpipeline/v2/artifacts/byol/run-1/LinearProbe/model"
+    assert blessing["metadata"] == {"current_model": model["uri"], "blessed": 1}
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("s3://b/k", "/s3/b/k"),
+        ("gs://b/k", "/gcs/b/k"),
+        ("minio://b/k", "/minio/b/k"),
+        ("/mnt/byol/x", "/mnt/byol/x"),
+    ],
+)
+def test_an_address_comes_back_as_it_was(uri, path):
+    assert entrypoint.local_path(uri) == path
+    assert entrypoint.stored_uri(path) == uri
+
+
+def test_what_is_written_has_the_stores_addresses_no_nulls_and_no_number_that_a_double_rounds():
+    written = {
+        "artifacts": {
+            "verdict": {
+                "artifacts": [
+                    {
+                        "uri": "/minio/mlpipeline/v2/artifacts/byol/run-1/Verdict/verdict",
+                        "metadata": {
+                            "model": "/minio/mlpipeline/v2/artifacts/byol/run-1/LinearProbe/model",
+                            "span": 3,
+                            "accuracy": 0.935,
+                            "nothing": None,
+                            "id": 1112624758701696484,
+                            "files": '{"span-3/test_batch.bin": "5891b5b5"}',
+                        },
+                    }
+                ]
+            }
+        }
+    }
+    artifact = entrypoint.publishable(written, RECORDED)["artifacts"]["verdict"]["artifacts"][0]
+    assert artifact["uri"] == f"{STORE}/Verdict/verdict"
+    assert artifact["metadata"] == {
+        "model": f"{STORE}/LinearProbe/model",
+        "span": 3,
+        "accuracy": 0.935,
+        "files": '{"span-3/test_batch.bin": "5891b5b5"}',
+    }
+
+
+def test_an_output_that_was_moved_is_refused_since_kfp_would_lose_it():
+    written = {"artifacts": {"verdict": {"artifacts": [{"uri": "/mnt/elsewhere"}]}}}
+    with pytest.raises(
+        ValueError, match=r"is at '/mnt/elsewhere'; expected '/minio/.*', which is what KFP uploads"
+    ):
+        entrypoint.publishable(written, RECORDED)
+
+
+@pytest.mark.parametrize(
+    "members", [[], [{"uri": "", "metadata": {}}, {"uri": "/mnt/byol/spans/1", "metadata": {"a": 1}}]]
+)
+def test_one_artifact_stands_for_the_list_that_a_resolver_would_give(members):
+    recorded = copy.deepcopy(RECORDED)
+    recorded["inputs"]["artifacts"]["model"]["artifacts"][0]["metadata"] = {"resolved": json.dumps(members)}
+    found = entrypoint.readable(recorded, TYPES)["inputs"]["artifacts"]["model"]["artifacts"]
+    own = "/minio/mlpipeline/v2/artifacts/byol/run-1/LinearProbe/model"
+    assert [(one["uri"], one["metadata"]) for one in found] == [
+        (m["uri"] or own, m["metadata"]) for m in members
+    ]
+
+
+def test_an_image_with_other_code_is_refused():
+    entrypoint.check_code(entrypoint.code_digest())
+    with pytest.raises(ValueError, match="compiled from other code \\(abc\\) than this image holds"):
+        entrypoint.check_code("abc")
+
+
+def test_the_file_is_what_kfps_protos_and_its_sdk_read(compiled, tmp_path):
+    compiled.write(tmp_path / "byol.yaml")
+    spec, platform = yaml.safe_load_all((tmp_path / "byol.yaml").read_text())
+    json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
+    json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
+    loaded = components.load_component_from_file(str(tmp_path / "byol.yaml"))
+    assert loaded.pipeline_spec.root.dag.tasks.keys() == spec["root"]["dag"]["tasks"].keys()
+    with pytest.raises(ValueError, match=r"ends in \.yaml here"):
+        compiled.write(tmp_path / "byol.json")
+
+
+def test_the_presets_limits_reach_the_steps_that_ask_for_them():
+    config = dataclasses.replace(
+        PRESETS["demo"],
+        serving=ServingLimits(max_p99_ms=20.0),
+        gate=dataclasses.replace(PRESETS["demo"].gate, seed_spread=0.02),
+    )
+    tasks = compiler.compile_pipeline(config, KubeflowConfig()).spec["root"]["dag"]["tasks"]
+    limits, spread = (
+        tasks[step]["inputs"]["parameters"][name]["runtimeValue"]["constant"]
+        for step, name in (("ServingCheck", "limits"), (pipeline.VERDICT, "seed_spread"))
+    )
+    assert json.loads(limits)["max_p99_ms"] == 20.0
+    assert spread == 0.02
+
+
+def test_only_the_trainers_take_an_accelerator_and_everything_has_resources(compiled):
+    tasks, executors = compiled.spec["root"]["dag"]["tasks"], compiled.spec["deploymentSpec"]["executors"]
+    with_gpu = set()
+    for name, task in tasks.items():
+        label = compiled.spec["components"][task["componentRef"]["name"]]["executorLabel"]
+        resources = executors[label]["container"]["resources"]
+        assert resources["cpuLimit"] > 0
+        assert resources["memoryLimit"] > 0
+        if "accelerator" in resources:
+            assert resources["accelerator"] == {"type": "nvidia.com/gpu", "count": "1"}
+            with_gpu.add(name)
+        kubernetes = compiled.platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"][label]
+        assert kubernetes["pvcMount"] == [{"constant": "byol", "mountPath": "/mnt/byol"}]
+        assert int(kubernetes["activeDeadlineSeconds"]) > 0
+        assert bool(kubernetes.get("tolerations")) == (name in with_gpu)
+    assert with_gpu == {pipeline.PRETRAINER, pipeline.LINEAR_PROBE, pipeline.RANDOM_PROBE}
+
+
+VERTEX = [
+    "claim=",
+    "volume=/gcs/bucket/byol",
+    "pipeline_root=gs://bucket/byol",
+    "steps.pretrain.accelerator=NVIDIA_TESLA_T4",
+    "steps.probe.accelerator=NVIDIA_TESLA_T4",
+]
+
+
+def executor(compiled, task):
+    label = compiled.spec["components"][compiled.spec["root"]["dag"]["tasks"][task]["componentRef"]["name"]][
+        "executorLabel"
+    ]
+    kubernetes = (
+        compiled.platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+        if compiled.platform
+        else {}
+    )
+    return compiled.spec["deploymentSpec"]["executors"][label]["container"], kubernetes.get(label)
+
+
+SHM = "/dev/shm"  # noqa: S108
+KINDS = {"data": "Transform", "pretrain": pipeline.PRETRAINER, "probe": pipeline.RANDOM_PROBE}
+
+
+def test_every_setting_of_every_kind_of_step_is_in_the_file():
+    """Other values for each kind, so that none can come from another's or from a default."""
+    steps = {
+        kind: Step(
+            cpu=number + 0.5,
+            memory_gb=number + 10.0,
+            accelerator=f"vendor.example/device-{kind}",
+            accelerators=number,
+            node_selector=(("pool", kind), ("disk", "ssd")),
+            tolerations=(
+                Toleration(f"taint-{kind}", effect="NoExecute"),
+                Toleration("team", operator="Equal", value=kind, effect=""),
+            ),
+            shared_memory=f"{number}Gi",
+            retries=number,
+            backoff_seconds=10 * number,
+            timeout_minutes=100 * number,
+        )
+        for number, kind in enumerate(KINDS, 1)
+    }
+    cluster = KubeflowConfig(
+        image="registry.example/byol@sha256:0",
+        claim="volume-claim",
+        volume="/mnt/elsewhere",
+        pull_secret="registry-login",  # noqa: S106 - a name
+        secrets=(SecretVariable("store", "key", "STORE_KEY"), SecretVariable("store", "id", "STORE_ID")),
+        steps=Steps(**steps),
+    )
+    found = compiler.compile_pipeline(PRESETS["gpu"], cluster)
+    for number, (kind, task) in enumerate(KINDS.items(), 1):
+        container, kubernetes = executor(found, task)
+        assert container["image"] == "registry.example/byol@sha256:0"
+        assert container["resources"] == {
+            "cpuRequest": number + 0.5,
+            "cpuLimit": number + 0.5,
+            "memoryRequest": number + 10.0,
+            "memoryLimit": number + 10.0,
+            "accelerator": {"type": f"vendor.example/device-{kind}", "count": str(number)},
+        }
+        assert found.spec["root"]["dag"]["tasks"][task]["retryPolicy"] == {
+            "maxRetryCount": number,
+            "backoffDuration": f"{10 * number}s",
+            "backoffFactor": 2.0,
+            "backoffMaxDuration": "3600s",
+        }
+        assert kubernetes == {
+            "activeDeadlineSeconds": str(6000 * number),
+            "nodeSelector": {"labels": {"pool": kind, "disk": "ssd"}},
+            "tolerations": [
+                {"key": f"taint-{kind}", "operator": "Exists", "effect": "NoExecute"},
+                {"key": "team", "operator": "Equal", "value": kind},
+            ],
+            "pvcMount": [{"constant": "volume-claim", "mountPath": "/mnt/elsewhere"}],
+            "imagePullSecret": [{"secretName": "registry-login"}],
+            "secretAsEnv": [
+                {"secretName": "store", "keyToEnv": [{"secretKey": "key", "envVar": "STORE_KEY"}]},
+                {"secretName": "store", "keyToEnv": [{"secretKey": "id", "envVar": "STORE_ID"}]},
+            ],
+            "emptyDirMounts": [
+                {"volumeName": "shm", "mountPath": SHM, "medium": "Memory", "sizeLimit": f"{number}Gi"}
+            ],
+        }
+    # Nobody's environment is written into the file: a secret is a reference or is not there.
+    assert not [
+        e for e in found.spec["deploymentSpec"]["executors"].values() if e.get("container", {}).get("env")
+    ]
+    assert found.pipeline_root == cluster.pipeline_root
+
+
+def test_a_warm_start_and_a_fixed_test_set_bring_their_tasks(compiled):
+    config = dataclasses.replace(PRESETS["gpu"], warm_start="encoder")
+    found = compiler.compile_pipeline(config, KubeflowConfig(test="data/test"))
+    tasks = found.spec["root"]["dag"]["tasks"]
+    more = {pipeline.WARM_START, "KeptNetworks", pipeline.TEST_EXAMPLE_GEN, pipeline.NEWEST_EVALUATOR}
+    assert tasks.keys() - compiled.spec["root"]["dag"]["tasks"].keys() == more
+    assert pipeline.WARM_START in spec_checks.predecessors(tasks[pipeline.PRETRAINER])
+    assert spec_checks.predecessors(tasks["KeptNetworks"]) == {pipeline.PRETRAINER, pipeline.PUSHER}
+    # Both read and write where the other looks.
+    stores = {
+        tasks[name]["inputs"]["parameters"]["store"]["runtimeValue"]["constant"]
+        for name in (pipeline.WARM_START, "KeptNetworks")
+    }
+    assert stores == {KubeflowConfig().folder("networks")}
+
+
+def test_a_step_without_retries_or_shared_memory_says_nothing_of_them():
+    plain = Step(retries=0, shared_memory="")
+    found = compiler.compile_pipeline(PRESETS["gpu"], KubeflowConfig(steps=Steps(plain, plain, plain)))
+    for task in found.spec["root"]["dag"]["tasks"]:
+        assert "retryPolicy" not in found.spec["root"]["dag"]["tasks"][task]
+        container, kubernetes = executor(found, task)
+        assert "accelerator" not in container["resources"]
+        assert kubernetes.keys() == {"activeDeadlineSeconds", "pvcMount"}
+
+
+def test_vertex_gets_its_own_names_and_no_kubernetes(tmp_path):
+    found = compiler.compile_pipeline(PRESETS["gpu"], load(None, VERTEX), vertex=True)
+    assert found.platform is None
+    found.write(tmp_path / "byol.json")
+    job = json.loads((tmp_path / "byol.json").read_text())
+    assert job["pipelineSpec"]["schemaVersion"] == "2.1.0"
+    assert job["runtimeConfig"]["gcsOutputDirectory"] == "gs://bucket/byol"
+    json_format.ParseDict(job["pipelineSpec"], pipeline_spec_pb2.PipelineSpec())
+    container, _ = executor(found, pipeline.PRETRAINER)
+    assert container["resources"]["accelerator"] == {"type": "NVIDIA_TESLA_T4", "count": "1"}
+    assert found.spec["root"]["dag"]["tasks"][pipeline.PRETRAINER]["retryPolicy"]["maxRetryCount"] == 3
+    assert "/gcs/bucket/byol/serving" in json.dumps(job)
+    assert "/mnt/byol" not in json.dumps(job)
+    with pytest.raises(ValueError, match=r"ends in \.json here"):
+        found.write(tmp_path / "byol.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "vertex", "said"),
+    [
+        ([VERTEX[-1].replace("NVIDIA_TESLA_T4", "nvidia.com/gpu")], True, "expected a name of Vertex AI's"),
+        (["pipeline_root=s3://bucket/byol"], True, "pipeline_root is in gs:// on Vertex AI"),
+        (["claim=byol"], True, "volume a folder below /gcs/"),
+        (["volume=/mnt/byol"], True, "volume a folder below /gcs/"),
+        (["pull_secret=login"], True, "knows no pull_secret"),
+        (["steps.data.node_selector=(('pool', 'big'),)"], True, "knows no steps.data.node_selector"),
+        ([], False, "expected a name of Kubernetes', such as nvidia.com/gpu"),
+        (
+            ["steps.pretrain.accelerator=a.example/x", "steps.probe.accelerator=a.example/x"],
+            False,
+            "claim is empty",
+        ),
+    ],
+)
+def test_what_the_platform_would_ignore_is_refused(changes, vertex, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        check_platform(load(None, [*VERTEX, *changes]), vertex)
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["byol", "registry.example/byol", "registry.example:5000/byol", "registry.example/byol:latest", ""],
+)
+def test_an_image_that_may_change_under_a_schedule_is_refused(image):
+    with pytest.raises(ValueError, match="a tag other than latest, or a digest"):
+        KubeflowConfig(image=image)
+
+
+@pytest.mark.parametrize(
+    "image", ["byol:1", "registry.example:5000/byol:0.1.0", f"registry.example/team/byol@sha256:{'0' * 64}"]
+)
+def test_an_image_with_a_tag_or_digest_is_taken(image):
+    assert KubeflowConfig(image=image).image == image
+
+
+def test_a_secrets_value_in_place_of_a_name_is_refused_and_not_repeated():
+    with pytest.raises(ValueError, match="secrets: key is no name") as error:
+        SecretVariable("store", "hunter2/+==", "KEY")
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (lambda spec, _: spec.update(schemaVersion="2.0.0"), "schemaVersion is '2.0.0'"),
+        (lambda spec, _: spec.update(surprise=1), "It is no PipelineSpec"),
+        (lambda spec, _: spec["pipelineInfo"].update(name="by_ol"), "The pipeline's name is 'by_ol'"),
+        (
+            lambda spec, _: spec["root"]["dag"]["tasks"]["Pusher"]["dependentTasks"].append("Nobody"),
+            "Task Pusher waits for Nobody",
+        ),
+        (
+            lambda spec, _: spec["root"]["dag"]["tasks"].update(
+                Evaluator_2=spec["root"]["dag"]["tasks"]["Evaluator"]
+            ),
+            "Task Evaluator_2 has a name that Argo refuses",
+        ),
+        (
+            lambda spec, _: spec["deploymentSpec"]["executors"].update(Pusher_executor={"resolver": {}}),
+            "open-source KFP runs containers and importers",
+        ),
+        (
+            lambda spec, _: spec["root"]["dag"]["tasks"]["Pusher"].update(
+                cachingOptions={"enableCache": True}
+            ),
+            "Task Pusher may be cached",
+        ),
+        (
+            lambda spec, _: spec["root"]["dag"]["tasks"]["Pusher"]["inputs"]["artifacts"].pop("model"),
+            "Task Pusher is not given its input model",
+        ),
+        (
+            lambda spec, _: (
+                spec["root"]["dag"]["tasks"]["StatisticsGen"]
+                .setdefault("dependentTasks", [])
+                .append("Pusher")
+            ),
+            "wait for each other",
+        ),
+        (
+            lambda spec, _: spec["deploymentSpec"]["executors"]["Pretrainer_executor"]["container"][
+                "resources"
+            ]["accelerator"].update(type="NVIDIA_TESLA_T4"),
+            "asks for the accelerator 'NVIDIA_TESLA_T4'",
+        ),
+        (
+            lambda _, platform: platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].update(
+                nobody={}
+            ),
+            "settings for nobody, which is no executor",
+        ),
+    ],
+)
+def test_what_kfp_would_refuse_is_named_before_it_is_sent(compiled, fault, said):
+    spec, platform = changed(compiled)
+    assert not spec_checks.problems(spec, platform)
+    fault(spec, platform)
+    assert said in " ".join(spec_checks.problems(spec, platform))
+
+
+def test_a_clusters_settings_come_from_a_file_and_from_assignments(tmp_path):
+    path = tmp_path / "cluster.yaml"
+    path.write_text("image: registry.example/byol@sha256:0\nsteps: {pretrain: {memory_gb: 64}}\n")
+    config = load(path, ["steps.pretrain.cpu=16.0"])
+    assert (config.image, config.steps.pretrain.memory_gb) == ("registry.example/byol@sha256:0", 64)
+    expected = dataclasses.replace(KubeflowConfig().steps.pretrain, memory_gb=64, cpu=16.0)
+    assert config.steps.pretrain == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- a list\n", "holds no mapping of settings"),
+        ("image: [\n", "is not YAML"),
+        ("imgae: x\n", "imgae"),
+        ("pipeline_root: /mnt/x\n", "pipeline_root is a folder in an object store"),
+        ("claim: Not_A_Name\n", "claim is a Kubernetes name"),
+        ("steps: {data: {accelerator: nvidia.com/gpu}}\n", "a name and a count above 0, or neither"),
+        ("steps: {data: {cpu: -1.0}}\n", "cpu is above 0"),
+        ("steps: {data: {shared_memory: 2 gigs}}\n", "shared_memory is a size"),
+    ],
+)
+def test_a_wrong_cluster_file_is_refused_in_one_line(tmp_path, text, said):
+    path = tmp_path / "cluster.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - the message is what is tested
+        load(path, [])
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,190 @@
+"""The Kubernetes manifests: what the schemas let through and a cluster would not, or not as meant."""
+
+import pathlib
+import re
+
+import pytest
+import typer
+import yaml
+
+from components.serving import serving_folder
+from kubeflow.config import EXAMPLE_IMAGE, KubeflowConfig
+from pipeline import cli
+from pipeline.config import PRESETS
+from pipeline.root import Root
+from pipeline.schedule.cron import Cron
+
+FOLDER = pathlib.Path(__file__).resolve().parents[3] / "kubeflow" / "manifests"
+VERSIONS = {
+    "ServiceAccount": "v1",
+    "PersistentVolumeClaim": "v1",
+    "Service": "v1",
+    "Role": "rbac.authorization.k8s.io/v1",
+    "RoleBinding": "rbac.authorization.k8s.io/v1",
+    "Deployment": "apps/v1",
+    "CronJob": "batch/v1",
+    "Pod": "v1",
+    "Kustomization": "kustomize.config.k8s.io/v1beta1",
+}
+FILES = sorted(path for path in FOLDER.rglob("*.yaml"))
+DOCUMENTS = [
+    (path, document)
+    for path in FILES
+    for document in yaml.safe_load_all(path.read_text())
+    if path.name != "kustomization.yaml"
+]
+
+
+def named(kind):
+    return [document for _, document in DOCUMENTS if document["kind"] == kind]
+
+
+def pods():
+    for document in named("Deployment"):
+        yield document["spec"]["template"]["spec"]
+    for document in named("CronJob"):
+        yield document["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    for document in named("Pod"):
+        yield document["spec"]
+
+
+def image(folder: pathlib.Path, name: str) -> str:
+    """The image that kustomize puts in place of a name."""
+    for one in yaml.safe_load((folder / "kustomization.yaml").read_text()).get("images", []):
+        if one["name"] == name:
+            return f"{one['newName']}:{one['newTag']}"
+    return name
+
+
+def test_every_manifest_is_in_a_kustomization_of_its_folder():
+    for folder in {path.parent for path in FILES}:
+        listed = yaml.safe_load((folder / "kustomization.yaml").read_text())
+        assert listed["apiVersion"] == VERSIONS["Kustomization"]
+        assert set(listed["resources"]) == {p.name for p in folder.glob("*.yaml")} - {"kustomization.yaml"}
+
+
+def test_kinds_have_their_api_version_and_names_are_kubernetes_names():
+    assert len(DOCUMENTS) >= 8
+    for path, document in DOCUMENTS:
+        assert document["apiVersion"] == VERSIONS[document["kind"]], path
+        assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", document["metadata"]["name"])
+        assert "namespace" not in document["metadata"]  # the kustomization's
+
+
+def test_every_image_has_a_tag_that_says_which_one_and_ours_is_set_in_one_place():
+    ours = set()
+    for path, document in DOCUMENTS:
+        for found in re.findall(r"'image': '([^']+)'", str(document)):
+            resolved = image(path.parent, found)
+            assert KubeflowConfig(image=resolved).image == resolved  # which refuses latest, and no tag
+            ours |= {resolved} if found == "byol" else set()
+    assert ours == {EXAMPLE_IMAGE}
+
+
+def test_the_cron_job_retrains_one_at_a_time_and_ends():
+    (job,) = named("CronJob")
+    Cron.parse(job["spec"]["schedule"])
+    assert job["spec"]["timeZone"]
+    assert job["spec"]["concurrencyPolicy"] == "Forbid"
+    assert (
+        job["spec"]["startingDeadlineSeconds"] > 100
+    )  # fewer, and the controller may miss the start altogether
+    template = job["spec"]["jobTemplate"]["spec"]
+    assert template["template"]["spec"]["restartPolicy"] == "Never"  # podFailurePolicy takes no other
+    assert 0 < template["activeDeadlineSeconds"] < 24 * 3600  # over before the next one is due
+    (rule,) = template["podFailurePolicy"]["rules"]
+    assert rule["action"] == "FailJob"
+    # `byol retrain`: 2 wrong input, 3 refused. 1 is a fault, which is tried again, and 0 is pushed or nothing new.
+    assert rule["onExitCodes"]["operator"] == "In"
+    assert rule["onExitCodes"]["values"] == [2, 3]
+    assert rule["onExitCodes"]["containerName"] == template["template"]["spec"]["containers"][0]["name"]
+
+
+def test_the_cron_job_writes_where_kfp_does_so_that_the_server_sees_it():
+    (pod,) = [document["spec"]["jobTemplate"]["spec"]["template"]["spec"] for document in named("CronJob")]
+    byol, command, *arguments = pod["containers"][0]["command"]
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    assert (byol, command) == ("byol", "retrain")
+    parameters = typer.main.get_group(cli.app).commands["retrain"].params
+    assert options.keys() <= {name for parameter in parameters for name in parameter.opts}
+    assert {parameter.opts[0] for parameter in parameters if parameter.required} <= options.keys()
+    assert options["--preset"] in PRESETS
+    assert options["--data"] == KubeflowConfig().folder("data")
+    assert str(Root(pathlib.Path(options["--root"])).serving) == KubeflowConfig().folder("serving")
+
+
+def test_pods_are_not_root_write_nowhere_else_and_have_limits():
+    for pod in pods():
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in pod["containers"]:
+            security = {**pod["securityContext"], **container["securityContext"]}
+            assert security["runAsNonRoot"] is True
+            assert security["runAsUser"] > 0
+            assert security["capabilities"] == {"drop": ["ALL"]}
+        for container in [*pod["containers"], *pod.get("initContainers", [])]:
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["readOnlyRootFilesystem"] is True
+            assert "privileged" not in security
+            limits, requests = container["resources"]["limits"], container["resources"]["requests"]
+            assert limits["memory"]
+            assert requests["cpu"]
+            # Kubernetes refuses an extended resource whose request and limit differ.
+            assert limits.get("nvidia.com/gpu") == requests.get("nvidia.com/gpu")
+
+
+def test_the_one_container_that_is_root_may_change_owners_and_nothing_else():
+    (pod,) = [document["spec"] for document in named("Pod")]
+    (container,) = pod["initContainers"]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN"]}
+    assert container["command"] == ["chown", "1000:1000", KubeflowConfig().volume]
+    assert pod["containers"][0]["securityContext"]["runAsUser"] == 1000
+    assert pod["restartPolicy"] == "Never"
+    assert pod["activeDeadlineSeconds"] > 0
+
+
+def test_every_mount_has_its_volume_and_the_claim_is_the_one_that_the_pipeline_mounts():
+    claim = named("PersistentVolumeClaim")[0]["metadata"]["name"]
+    assert claim == KubeflowConfig().claim
+    for pod in pods():
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        for container in pod["containers"]:
+            assert {mount["name"] for mount in container["volumeMounts"]} == volumes.keys()
+        claims = [volume["persistentVolumeClaim"] for volume in volumes.values() if "emptyDir" not in volume]
+        assert [one["claimName"] for one in claims] == [claim]
+
+
+def test_the_server_watches_the_folder_that_is_pushed_to_and_polls_before_a_version_is_retired():
+    (deployment,) = named("Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    flags = dict(argument.removeprefix("--").split("=") for argument in container["args"])
+    assert flags["model_base_path"] == KubeflowConfig().folder("serving")
+    assert int(flags["file_system_poll_wait_seconds"]) < serving_folder.RETIRE_AFTER_SECONDS / 2
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"grpc": int(flags["port"]), "rest": int(flags["rest_api_port"])}
+    (service,) = named("Service")
+    assert {port["targetPort"] for port in service["spec"]["ports"]} == ports.keys()
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert service["spec"]["selector"].items() <= labels.items()
+
+
+@pytest.mark.parametrize("word", ["*", "list", "delete", "update", "watch"])
+def test_the_role_may_do_nothing_in_general(word):
+    (role,) = named("Role")
+    for rule in role["rules"]:
+        assert word not in [*rule["verbs"], *rule["resources"], *rule["apiGroups"]]
+        if rule["resources"] in (["secrets"], ["configmaps"]):
+            assert rule["resourceNames"]
+            assert rule["verbs"] == ["get"]
+    (binding,) = named("RoleBinding")
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert binding["subjects"][0]["name"] == named("ServiceAccount")[0]["metadata"]["name"]
+
+
+def test_no_manifest_holds_a_secret():
+    for path in FILES:
+        text = path.read_text().lower()
+        assert "kind: secret\n" not in text
+        assert not re.search(r"\b(password|token|access_key)\s*:\s*\S", text), path

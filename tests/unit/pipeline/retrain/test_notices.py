@@ -1,0 +1,229 @@
+"""What `byol retrain` tells the outside, whatever comes of it: a real hook, real files, real locks; no training."""
+
+import json
+import pathlib
+import signal
+import sys
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from typer.testing import CliRunner
+
+from components.serving import serving_folder
+from pipeline import cli
+from pipeline.retrain import retraining
+from pipeline.root import Root
+from pipeline.spans import ledger
+from pipeline.spans.ledger import Ledger
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch):
+    """Calls `byol retrain` with a hook that appends what it is told; `work` stands for the training."""
+    data = tmp_path / "spans"
+    for number in (1, 2):
+        (data / f"span-{number}").mkdir(parents=True)
+        (data / f"span-{number}" / "_SUCCESS").touch()
+    hook = tmp_path / "hook.py"
+    hook.write_text(f"import sys\nopen({str(tmp_path / 'told')!r}, 'a').write(sys.stdin.read() + '\\n')\n")
+    monkeypatch.setattr(retraining, "check_test_set", lambda request: None)
+    # An interrupted command lets a second Ctrl-C end the process.
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+    def invoke(work=None, *more):
+        monkeypatch.setattr(retraining, "retrain", work)
+        command = f"{sys.executable} {hook}"
+        hooks = ["--on-pushed", command, "--on-refused", command, "--on-failed", command]
+        rest = ["--data", str(data), "--root", str(tmp_path / "root"), "--preset", "demo", *hooks, *more]
+        return CliRunner().invoke(cli.app, ["retrain", *rest])
+
+    return invoke
+
+
+def told(folder: pathlib.Path) -> list[dict]:
+    path = folder / "told"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def metrics(folder: pathlib.Path, path: str = "root/retraining/byol.prom") -> dict[str, float]:
+    text = (folder / path).read_text()
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return {sample.name.removeprefix("byol_"): sample.value for sample in samples}
+
+
+def beat(folder: pathlib.Path) -> dict:
+    return json.loads((folder / "root" / "retraining" / "heartbeat.json").read_text())
+
+
+def test_a_push_is_told_with_what_is_served(call, tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "saved_model.pb").write_bytes(b"model")
+    states = []
+
+    def work(request, person, training_begins):
+        states.append(beat(tmp_path)["state"])
+        training_begins("spans 1, 2")
+        states.append((beat(tmp_path)["state"], beat(tmp_path)["detail"]))
+        version = serving_folder.publish(
+            model, request.root.serving, {"metrics": {"sparse_categorical_accuracy": 0.75}}
+        ).version
+        known = Ledger.load(request.root.ledger)
+        known.mark(1, ledger.ACCEPTED, retraining.waiting(request, known)[1])
+        known.trainings.append(
+            ledger.Training([1], [1], "never", None, None, None, outcome=ledger.PUSHED, version=version)
+        )
+        known.save()
+        return retraining.Outcome(ledger.PUSHED, "", (1,), "run-a", version, 0.75, 12.5)
+
+    outcome = call(work)
+    assert outcome.exit_code == 0, outcome.output
+    assert states == ["looking", ("training", "spans 1, 2")]
+    (event,) = told(tmp_path)
+    version = serving_folder.versions(tmp_path / "root" / "serving")[0].number
+    assert event.pop("at").endswith("+00:00")
+    assert event == {
+        "kind": "pushed",
+        "root": str(tmp_path / "root"),
+        "run_id": "run-a",
+        "spans": [1],
+        "version": version,
+        "accuracy": 0.75,
+        "reason": "",
+        "seconds": 12.5,
+    }
+    found = metrics(tmp_path)
+    assert found["last_push_timestamp_seconds"] == found["last_success_timestamp_seconds"]
+    expected = {
+        "last_exit_status": 0,
+        "last_run_duration_seconds": 12.5,
+        "accuracy": 0.75,
+        "served_version": version,
+        "served_accuracy": 0.75,
+        "spans_waiting": 1,
+        "spans_refused_total": 0,
+    }
+    assert {name: found[name] for name in expected} == expected
+    assert (beat(tmp_path)["state"], beat(tmp_path)["detail"]) == ("idle", "pushed")
+
+
+@pytest.mark.parametrize(
+    ("result", "status", "kind", "reason"),
+    [
+        (retraining.Outcome(ledger.NOT_PUSHED, "too low", (1, 2)), 3, "refused", "too low"),
+        (retraining.Outcome(ledger.FAILED, "it broke", (1,)), 1, "failed", "it broke"),
+        (ValueError("no test set"), 2, "failed", "no test set"),
+        (OSError(28, "No space left"), 2, "failed", "[Errno 28] No space left"),
+        (RuntimeError("a fault of ours"), 1, "failed", "a fault of ours"),
+        (KeyboardInterrupt(), 130, None, "interrupted"),
+        (retraining.Outcome(retraining.NOTHING_NEW), 0, None, "nothing new"),
+    ],
+)
+def test_every_end_is_told(result, status, kind, reason, call, tmp_path):
+    def work(request, person, training_begins):
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    outcome = call(work)
+    assert outcome.exit_code == status, outcome.output
+    events = told(tmp_path)
+    assert [(event["kind"], event["reason"]) for event in events] == ([(kind, reason)] if kind else [])
+    found = metrics(tmp_path)
+    assert found["last_exit_status"] == status
+    assert found["spans_waiting"] == 2
+    assert ("last_success_timestamp_seconds" in found) == (status in {0, 3})
+    assert beat(tmp_path)["state"] == ("failed" if status in {1, 2} else "idle")
+    assert beat(tmp_path)["detail"] == reason
+
+
+def test_each_refused_span_is_counted_once(call, tmp_path):
+    """For its data or for what was trained on it, also beside a push; a repaired one that is refused again counts."""
+
+    def refuse(fingerprint, *trained):
+        def work(request, person, training_begins):
+            known = Ledger.load(request.root.ledger)
+            known.mark(1, ledger.REFUSED, fingerprint, "blurred")
+            known.mark(2, ledger.ACCEPTED, "a")
+            for new in trained:
+                known.trainings.append(
+                    ledger.Training(
+                        [2, new],
+                        [new],
+                        "never",
+                        None,
+                        None,
+                        None,
+                        outcome=ledger.NOT_PUSHED,
+                        started=str(new),
+                    )
+                )
+            known.save()
+            return retraining.Outcome(ledger.PUSHED, "span 1 was not taken", (2,), "run", 7, 0.5)
+
+        return work
+
+    for fingerprint, trained, total in (("a", (), 1), ("a", (), 1), ("b", (2,), 3), ("b", (3, 4), 5)):
+        assert call(refuse(fingerprint, *trained)).exit_code == 0
+        assert metrics(tmp_path)["spans_refused_total"] == total
+
+
+def test_the_hook_runs_when_the_root_is_free_again(call, tmp_path):
+    hook = tmp_path / "free.py"
+    hook.write_text(
+        "import fcntl\n"
+        f"fcntl.flock(open({str(tmp_path / 'root' / '.lock')!r}), fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+        f"open({str(tmp_path / 'free')!r}, 'w')\n"
+    )
+    refused = retraining.Outcome(ledger.NOT_PUSHED, "too low", (1,))
+    outcome = call(lambda *_: refused, "--on-refused", f"{sys.executable} {hook}")
+    assert outcome.exit_code == 3
+    assert (tmp_path / "free").exists()
+
+
+def test_what_could_not_be_told_is_a_line(call, tmp_path):
+    refused = retraining.Outcome(ledger.NOT_PUSHED, "too low", (1,))
+    outcome = call(
+        lambda *_: refused, "--on-refused", "/no/program", "--metrics", str(tmp_path / "no" / "a.prom")
+    )
+    assert outcome.exit_code == 3
+    assert "The hook on_refused (/no/program) was not delivered in 1 attempt" in outcome.output
+    assert "could not be written to" in outcome.output
+    assert "Not pushed: too low." in outcome.output
+
+
+def test_nothing_new_is_told_to_monitoring_alone(call, tmp_path):
+    for number in (1, 2):
+        (tmp_path / "spans" / f"span-{number}" / "_SUCCESS").unlink()
+    outcome = call(None, "--metrics", str(tmp_path / "a.prom"))
+    assert (outcome.exit_code, told(tmp_path)) == (0, [])
+    found = metrics(tmp_path, "a.prom")
+    assert found["last_exit_status"] == 0
+    assert found["spans_waiting"] == 0
+    assert found["last_success_timestamp_seconds"] >= found["last_attempt_timestamp_seconds"] > 1.7e9
+
+
+def test_a_call_beside_another_one_leaves_what_that_one_told(call, tmp_path):
+    root = Root(tmp_path / "root")
+    call(lambda *_: retraining.Outcome(ledger.FAILED, "earlier"))
+    before = beat(tmp_path)
+    (tmp_path / "told").unlink()
+    with root.locked():
+        outcome = call(None)
+        assert outcome.exit_code == 0, outcome.output
+        assert "at work" in outcome.output
+        for number in (1, 2):
+            (tmp_path / "spans" / f"span-{number}" / "_SUCCESS").unlink()
+        assert call(None).exit_code == 0
+    assert beat(tmp_path) == before
+    assert told(tmp_path) == []
+
+
+def test_what_can_never_be_told_is_refused_before_training(call):
+    for more, part in (
+        (("--on-failed", "http://"), "on_failed is neither"),
+        (("--metrics", "folder"), "end in .prom"),
+    ):
+        outcome = call(None, *more)
+        assert outcome.exit_code == 2
+        assert part in outcome.output

@@ -1,0 +1,438 @@
+"""What retraining decides, over a simulated year, with a pipeline that takes no time.
+
+The pipeline is a stand-in that answers as the real one does (tests/e2e/test_retraining.py runs that one); the spans,
+the ledger and every decision are real.
+"""
+
+import contextlib
+import random
+import shutil
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from components.data import cifar10
+from pipeline.config import PRESETS
+from pipeline.console import NodeFailedError, NodeSkippedError
+from pipeline.past import prune
+from pipeline.retrain import retraining
+from pipeline.root import Root
+from pipeline.run import local_runner, parentage
+from pipeline.run.parentage import Parentage
+from pipeline.spans import ledger
+from pipeline.spans.ledger import Ledger
+from trainer import settings
+
+TRAIN, TEST = 20, 10
+CONFIG = settings.override(
+    PRESETS["demo"],
+    [
+        "pretraining.batch_size=10",
+        "pretraining.optimizer.warmup_steps=1",
+        f"gate.minimum_test_images={TEST}",
+        f"gate.robustness_images={TEST}",
+    ],
+)
+
+
+class Killed(BaseException):
+    """The machine goes off: nothing after this line runs."""
+
+
+class World:
+    """Spans on disk, and a pipeline that remembers what it was asked.
+
+    Attributes:
+        poisoned: spans whose data the gates refuse.
+        worse: windows' newest spans whose model the gate refuses.
+        broken: newest spans whose training fails.
+        pushed: (version, window, parent, baseline) of each push, in order.
+        began: windows in the order in which trainings were begun.
+        kill: called at each moment at which a machine may go off.
+    """
+
+    def __init__(self, folder, monkeypatch):
+        self.folder, self.root = folder, Root(folder / "root")
+        self.poisoned, self.worse, self.broken = set(), set(), set()
+        self.pushed, self.began, self.compared = [], [], {}
+        self.allowed: list[bool] = []
+        self.stored: set[int] = set()
+        self.pruned: list[prune.PrunePolicy] = []
+        self.restored = None
+        self.kill = lambda: None
+        self.rng = np.random.default_rng(0)
+        (folder / "spans").mkdir()
+        self.write(folder / "spans" / "test", 0, TEST)
+        monkeypatch.setattr(local_runner, "look_at", self.look_at)
+        monkeypatch.setattr(local_runner, "run", self.run)
+        monkeypatch.setattr(prune, "prune", self.prune)
+        monkeypatch.setattr(parentage, "of_served", lambda *_: self.served())
+        monkeypatch.setattr(parentage, "stored_spans", lambda *_: set(self.stored))
+
+    def prune(self, root, policy):
+        self.pruned.append(policy)
+        self.kill()
+        return prune.Pruned([], {}, {}, 0)
+
+    def write(self, path, train=TRAIN, test=TEST):
+        path.mkdir()
+        for name, count in (("data_batch_1.bin", train), ("test_batch.bin", test)):
+            if count:
+                images = self.rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+                (path / name).write_bytes(cifar10.encode_records(images, np.arange(count) % 10))
+
+    def deliver(self, number, **kinds):
+        path = self.folder / "spans" / f"span-{number}"
+        self.write(path, **kinds)
+        (path / "_SUCCESS").touch()
+        return path
+
+    def request(self, **values):
+        chosen = {"data": self.folder / "spans", "test": self.folder / "spans" / "test", "root": self.root}
+        return retraining.Request(**{**chosen, "preset": "demo", "config": CONFIG, "window": 3, **values})
+
+    def call(self, **values):
+        return retraining.retrain(self.request(**values), Console(quiet=True))
+
+    def known(self):
+        return Ledger.load(self.root.ledger)
+
+    def served(self):
+        if not self.pushed:
+            return None
+        if self.restored is not None:
+            return Parentage(version=99, restored=True, model=self.restored, pretrainer=10 * self.restored)
+        version = self.pushed[-1][0]
+        return Parentage(version=version, restored=False, model=version, pretrainer=10 * version)
+
+    def look_at(self, config, preset, records, root, console, earlier):
+        self.kill()
+        self.compared[records.span] = earlier.spans
+        self.stored.add(records.span)
+        if records.span in self.poisoned and not config.allow_anomalies:
+            raise NodeFailedError("LabelCheck", "the served model agrees with 10.0% of the labels")
+        self.kill()
+
+    def run(self, config, preset, records, root, console, earlier):
+        self.began.append(earlier.window)
+        self.allowed.append(config.allow_anomalies)
+        self.kill()
+        if records.span in self.broken:
+            raise NodeFailedError("Pretrainer", "collapse")
+        blessed = records.span not in self.worse
+        # As the Pusher: the same model is not pushed twice.
+        again = bool(self.pushed) and self.pushed[-1][1:] == (
+            earlier.window,
+            earlier.warm_start,
+            earlier.served_model,
+        )
+        if blessed and not again:
+            self.pushed.append(
+                (len(self.pushed) + 1, earlier.window, earlier.warm_start, earlier.served_model)
+            )
+        self.kill()
+        return local_runner.Summary(
+            run_id=f"run-{len(self.began)}", preset=preset, data=str(records.folder), linear_accuracy=0.9,
+            random_encoder_linear_accuracy=0.5, knn_accuracy=0.8, blessed=blessed,
+            pushed_version=self.pushed[-1][0] if blessed else None, pushed_path=None,
+            not_pushed_because=None if blessed else "accuracy is too low", seconds=1.0, components={},
+        )  # fmt: skip
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    return World(tmp_path, monkeypatch)
+
+
+def test_each_span_is_trained_on_in_a_rolling_window_and_once_as_new(world):
+    for number in range(1, 6):
+        world.deliver(number)
+        assert world.call().kind == ledger.PUSHED
+        assert world.call().kind == retraining.NOTHING_NEW
+    assert [window for _, window, _, _ in world.pushed] == [(1,), (1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5)]
+    assert [training.new for training in world.known().trainings] == [[1], [2], [3], [4], [5]]
+    assert [baseline for *_, baseline in world.pushed] == [None, 1, 2, 3, 4]
+
+
+def test_what_gathered_while_the_machine_was_off_is_trained_on_together(world):
+    for number in (1, 2, 3):
+        world.deliver(number)
+    outcome = world.call()
+    assert (outcome.kind, outcome.spans) == (ledger.PUSHED, (1, 2, 3))
+    assert world.began == [(1, 2, 3)]
+
+
+def test_an_incomplete_span_waits(world):
+    marker = world.deliver(1) / "_SUCCESS"
+    marker.unlink()
+    assert not retraining.has_work(world.request(), world.known())
+    marker.touch()
+    assert retraining.has_work(world.request(), world.known())
+
+
+@pytest.mark.parametrize("policy", ["never", "encoder", "full"])
+def test_a_warm_start_begins_from_the_served_model(world, policy):
+    config = settings.override(CONFIG, [f"warm_start={policy}"])
+    for number in (1, 2):
+        world.deliver(number)
+        world.call(config=config)
+    assert [parent for _, _, parent, _ in world.pushed] == [None, None if policy == "never" else 10]
+    assert world.known().trainings[1].parent_version == (None if policy == "never" else 1)
+
+
+def test_a_damaged_span_is_refused_by_name_and_taken_once_it_is_repaired(world):
+    path = world.deliver(1)
+    with (path / "data_batch_1.bin").open("ab") as file:
+        file.write(b"x")
+    outcome = world.call()
+    assert outcome.kind == ledger.NOT_PUSHED
+    assert "span 1 was not taken" in outcome.reason
+    assert "1 more than 20 records" in outcome.reason
+    assert world.call().kind == retraining.NOTHING_NEW
+    shutil.rmtree(path)
+    world.deliver(1)
+    assert world.call().kind == ledger.PUSHED
+
+
+def test_an_empty_span_is_refused(world):
+    world.deliver(1, train=0, test=0)
+    assert "has no train file" in world.call().reason
+
+
+def test_a_refused_span_stays_out_of_every_window_unless_a_person_accepts_it(world):
+    world.poisoned = {2}
+    for number in (1, 2, 3):
+        world.deliver(number)
+        world.call()
+    assert world.began == [(1,), (1, 3)]
+    assert world.compared[3] == (1,)
+    assert world.call(accept=(2,)).spans == (2,)
+    assert world.began[-1] == (1, 2, 3)
+
+
+def test_a_gate_that_was_skipped_neither_accepts_nor_refuses(world, monkeypatch):
+    """TFX goes on when a node's inputs are missing; a span was once accepted so, by a clock that was set back."""
+
+    def skipped(*_):
+        raise NodeSkippedError("AnomalyGate", "its inputs were not found")
+
+    world.deliver(1)
+    monkeypatch.setattr(local_runner, "look_at", skipped)
+    assert world.call().kind == ledger.FAILED
+    assert world.known().spans == {}
+    monkeypatch.setattr(local_runner, "look_at", world.look_at)
+    assert world.call().kind == ledger.PUSHED
+
+
+def test_what_a_person_let_through_stays_let_through(world):
+    """The training of a call that was killed is finished by one without the option."""
+    world.poisoned = {1}
+    world.deliver(1)
+    assert world.call().kind == ledger.NOT_PUSHED
+    moments = iter([False, False, True])
+    world.kill = lambda: (_ for _ in ()).throw(Killed) if next(moments, False) else None
+    with pytest.raises(Killed):
+        world.call(accept=(1,))
+    assert world.call().kind == ledger.PUSHED
+    assert world.allowed == [True, True]
+    assert world.known().spans[1].by_hand
+
+
+def test_an_unfinished_training_on_an_excluded_span_is_given_up(world):
+    world.deliver(1)
+    moments = iter([False, False, True])
+    world.kill = lambda: (_ for _ in ()).throw(Killed) if next(moments, False) else None
+    with pytest.raises(Killed):
+        world.call()
+    assert world.call(exclude=(1,)).kind == retraining.NOTHING_NEW
+    assert world.known().trainings[0].reason == "span 1 was excluded"
+    world.deliver(2)
+    world.call()
+    assert world.began[-1] == (2,)
+
+
+def test_a_pruned_span_whose_files_changed_is_left_out(world):
+    path = world.deliver(1)
+    world.call()
+    world.stored.clear()
+    shutil.rmtree(path)
+    world.deliver(1)
+    world.deliver(2)
+    world.call()
+    assert world.began[-1] == (2,)
+
+
+def test_an_excluded_span_is_left_out_from_then_on(world):
+    for number in (1, 2):
+        world.deliver(number)
+        world.call()
+    world.deliver(3)
+    world.call(exclude=(2,))
+    assert world.began[-1] == (1, 3)
+    assert world.known().spans[2].state == ledger.EXCLUDED
+
+
+def test_a_late_span_is_taken_while_the_window_reaches_it_and_named_when_not(world):
+    for number in (1, 3, 4):
+        world.deliver(number)
+        world.call()
+    world.deliver(2)
+    assert world.call().spans == (2,)
+    assert world.began[-1] == (2, 3, 4)
+    world.deliver(0)
+    outcome = world.call()
+    assert (outcome.kind, world.known().spans[0].state) == (ledger.NOT_PUSHED, ledger.TOO_OLD)
+    assert "4 newer spans fill the window of 3" in outcome.reason
+
+
+def test_a_used_span_that_changes_is_not_used_again(world):
+    path = world.deliver(1)
+    world.call()
+    shutil.rmtree(path)
+    world.deliver(1)
+    assert world.call().kind == retraining.NOTHING_NEW
+
+
+def test_a_failing_training_is_tried_again_then_waits_for_a_new_span(world):
+    world.broken = {1}
+    world.deliver(1)
+    assert [world.call(attempts=2).kind for _ in range(3)] == [
+        ledger.FAILED,
+        ledger.FAILED,
+        retraining.NOTHING_NEW,
+    ]
+    assert len(world.began) == 2
+    world.deliver(2)
+    outcome = world.call(attempts=2)
+    assert (outcome.kind, outcome.spans) == (ledger.PUSHED, (1, 2))
+
+
+def test_a_refused_model_leaves_the_served_one_and_its_spans_are_not_lost(world):
+    world.worse = {2}
+    for number in (1, 2, 3):
+        world.deliver(number)
+        world.call()
+    assert [window for _, window, _, _ in world.pushed] == [(1,), (1, 2, 3)]
+    assert world.pushed[-1][3] == 1
+    assert world.known().trainings[1].reason == "accuracy is too low"
+
+
+def test_a_killed_training_goes_on_with_the_baseline_and_parent_it_was_begun_with(world):
+    """Killed after the push and before the ledger knew: what is served now is its own product."""
+    config = settings.override(CONFIG, ["warm_start=full"])
+    world.deliver(1)
+    world.call(config=config)
+    world.deliver(2)
+    moments = iter([False, False, False, True])
+    world.kill = lambda: (_ for _ in ()).throw(Killed) if next(moments, False) else None
+    with pytest.raises(Killed):
+        world.call(config=config)
+    assert world.known().unfinished().window == [1, 2]
+    world.deliver(3)
+    world.call(config=config)
+    assert world.began == [(1,), (1, 2), (1, 2), (1, 2, 3)]
+    assert world.pushed == [(1, (1,), None, None), (2, (1, 2), 10, 1), (3, (1, 2, 3), 20, 2)]
+
+
+def test_a_rollback_during_a_killed_training_changes_what_it_is_judged_against(world):
+    world.deliver(1)
+    world.call()
+    world.deliver(2)
+    moments = iter([False, False, True])
+    world.kill = lambda: (_ for _ in ()).throw(Killed) if next(moments, False) else None
+    with pytest.raises(Killed):
+        world.call()
+    world.restored = 7
+    world.call()
+    assert world.pushed[-1][3] == 7
+
+
+def test_a_pruned_span_of_the_window_is_read_again(world):
+    for number in (1, 2):
+        world.deliver(number)
+        world.call()
+    world.stored.clear()
+    world.deliver(3)
+    world.call()
+    assert world.began[-1] == (1, 2, 3)
+    assert world.stored == {1, 2, 3}
+
+
+def test_what_old_runs_left_is_pruned_after_each_training_but_a_window_of_spans(world):
+    world.deliver(1)
+    world.call(keep_runs=2, keep_spans=1)
+    assert world.pruned == [prune.PrunePolicy(keep_runs=2, keep_spans=3)]
+
+
+def test_a_span_that_was_refused_is_told_though_another_was_pushed(world):
+    world.poisoned = {1}
+    for number in (1, 2):
+        world.deliver(number)
+    outcome = world.call()
+    assert (outcome.kind, outcome.spans) == (ledger.PUSHED, (2,))
+    assert outcome.reason.startswith("span 1 was not taken (refused): ")
+
+
+def test_the_fixed_test_set_is_checked(world):
+    request = world.request(config=settings.override(CONFIG, ["gate.minimum_test_images=11"]))
+    with pytest.raises(ValueError, match=r"needs 11 test images; .*test has 10"):
+        retraining.check_test_set(request)
+    retraining.check_test_set(world.request())
+    with pytest.raises(ValueError, match="No such folder"):
+        retraining.check_test_set(world.request(test=world.folder / "nowhere"))
+
+
+def _kinds_of_weeks(rng):
+    kinds = dict.fromkeys(range(1, 53), "honest")
+    for kind, count in {"none": 3, "late": 4, "damaged": 3, "empty": 2, "poisoned": 4, "worse": 5}.items():
+        for week in rng.sample([w for w, k in kinds.items() if k == "honest" and w < 52], count):
+            kinds[week] = kind
+    return kinds
+
+
+def _deliver(world, week, kind):
+    """What comes in a week; a late span comes in the next."""
+    if kind in ("none", "late"):
+        return
+    path = world.deliver(week, **({"train": 0, "test": 0} if kind == "empty" else {}))
+    if kind == "damaged":
+        (path / "data_batch_1.bin").write_bytes(b"x" * 100)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_year_of_weekly_spans(world, seed):
+    """52 weeks: no data, late, damaged, empty and poisoned spans, bad models, a machine that goes off at any moment.
+
+    No honest span is lost or new twice, nothing that was refused is trained on, and what is served is the last honest
+    model.
+    """
+    rng = random.Random(seed)  # noqa: S311
+    kinds = _kinds_of_weeks(rng)
+    world.poisoned = {week for week, kind in kinds.items() if kind == "poisoned"}
+    world.worse = {week for week, kind in kinds.items() if kind == "worse"}
+    world.kill = lambda: (_ for _ in ()).throw(Killed) if rng.random() < 0.15 else None
+    for week, kind in kinds.items():
+        if kinds.get(week - 1) == "late":
+            world.deliver(week - 1)
+        _deliver(world, week, kind)
+        for _ in range(rng.randint(1, 3)):
+            with contextlib.suppress(Killed):
+                world.call()
+    world.kill = lambda: None
+    while world.call().kind != retraining.NOTHING_NEW:
+        pass
+
+    known = world.known()
+    delivered = {week for week, kind in kinds.items() if kind != "none"}
+    assert set(known.spans) == delivered
+    good = {week for week in delivered if kinds[week] in ("honest", "late", "worse")}
+    assert {span for span, record in known.spans.items() if record.state == ledger.ACCEPTED} == good
+    assert all(record.reason for span, record in known.spans.items() if span not in good)
+    new = [span for training in known.trainings for span in training.new]
+    assert sorted(new) == sorted(set(new)) == sorted(good)
+    assert {span for window in world.began for span in window} == good
+    assert all(training.outcome in (ledger.PUSHED, ledger.NOT_PUSHED) for training in known.trainings)
+    last = [training for training in known.trainings if training.outcome == ledger.PUSHED][-1]
+    assert (last.version, tuple(last.window)) == world.pushed[-1][:2]
+    assert len({version for version, *_ in world.pushed}) == len(world.pushed)

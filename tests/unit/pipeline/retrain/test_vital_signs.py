@@ -1,0 +1,162 @@
+"""The heartbeat and the metrics: as monitoring reads them, over several processes, with broken and missing files."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from pipeline.retrain import vital_signs
+from pipeline.retrain.vital_signs import Outcome, VitalSigns
+
+PROJECT = pathlib.Path(__file__).resolve().parents[4]
+
+
+@pytest.fixture
+def now(monkeypatch):
+    """A clock that the test sets."""
+    clock = {"now": 1_000.0}
+    monkeypatch.setattr(time, "time", lambda: clock["now"])
+    return clock
+
+
+def metrics(path: pathlib.Path, root: pathlib.Path) -> dict[str, float]:
+    """By Prometheus' own parser; every sample belongs to the root."""
+    found = {}
+    for family in text_string_to_metric_families(path.read_text()):
+        for sample in family.samples:
+            assert sample.labels == {"root": str(root)}
+            found[sample.name.removeprefix("byol_")] = sample.value
+    return found
+
+
+def test_a_night_with_a_push_then_a_refusal_then_a_failure(tmp_path, now):
+    path = tmp_path / "retraining" / "byol.prom"
+    beat = tmp_path / "retraining" / "heartbeat.json"
+
+    assert VitalSigns(tmp_path).started() == []
+    assert metrics(path, tmp_path) == {"last_attempt_timestamp_seconds": 1000, "spans_refused_total": 0}
+    assert json.loads(beat.read_text())["state"] == "looking"
+
+    VitalSigns(tmp_path).training("spans 3 and 4")
+    told = json.loads(beat.read_text())
+    assert (told["state"], told["detail"], told["pid"]) == ("training", "spans 3 and 4", os.getpid())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", told["at"])
+
+    now["now"] = 1_600.0
+    VitalSigns(tmp_path).finished(Outcome(0, 600.5, True, 0.91, 12, 0.91, 1))
+    pushed = {
+        "last_attempt_timestamp_seconds": 1000,
+        "last_success_timestamp_seconds": 1600,
+        "last_push_timestamp_seconds": 1600,
+        "last_run_duration_seconds": 600.5,
+        "last_exit_status": 0,
+        "accuracy": 0.91,
+        "served_version": 12,
+        "served_accuracy": 0.91,
+        "spans_waiting": 1,
+        "spans_refused_total": 0,
+    }
+    assert metrics(path, tmp_path) == pushed
+    assert json.loads(beat.read_text())["state"] == "idle"
+
+    now["now"] = 2_000.0
+    VitalSigns(tmp_path).started()
+    now["now"] = 2_100.0
+    VitalSigns(tmp_path).finished(Outcome(3, 100, accuracy=0.5, spans_waiting=0, spans_refused=2))
+    refused = pushed | {
+        "last_attempt_timestamp_seconds": 2000,
+        "last_success_timestamp_seconds": 2100,
+        "last_run_duration_seconds": 100,
+        "last_exit_status": 3,
+        "accuracy": 0.5,
+        "spans_waiting": 0,
+        "spans_refused_total": 2,
+    }
+    assert metrics(path, tmp_path) == refused
+    assert json.loads(beat.read_text())["state"] == "idle"
+
+    now["now"] = 3_000.0
+    VitalSigns(tmp_path).finished(Outcome(1, 5, spans_refused=1, detail="the disk is full"))
+    assert metrics(path, tmp_path) == refused | {
+        "last_run_duration_seconds": 5,
+        "last_exit_status": 1,
+        "spans_refused_total": 3,
+    }
+    told = json.loads(beat.read_text())
+    assert (told["state"], told["detail"]) == ("failed", "the disk is full")
+    assert sorted(file.name for file in path.parent.iterdir()) == ["byol.prom", "heartbeat.json"]
+
+
+def test_types_are_prometheus_own(tmp_path):
+    VitalSigns(tmp_path).finished(Outcome(0, 1, True, 0.9, 1, 0.9, 0))
+    types = {
+        family.name: family.type
+        for family in text_string_to_metric_families((tmp_path / "retraining" / "byol.prom").read_text())
+    }
+    assert types.pop("byol_spans_refused") == "counter"
+    assert set(types.values()) == {"gauge"}
+
+
+@pytest.mark.parametrize("broken", ["", "{", "[]", '{"measures": 3}', '{"measures": {"byol_accuracy": "x"}}'])
+def test_a_heartbeat_that_a_crash_broke_is_written_anew(broken, tmp_path):
+    signs = VitalSigns(tmp_path)
+    signs.heartbeat.parent.mkdir()
+    signs.heartbeat.write_text(broken)
+    assert signs.finished(Outcome(0, 7)) == []
+    assert metrics(signs.textfile, tmp_path)["last_run_duration_seconds"] == 7
+
+
+def test_what_cannot_be_written_is_told_and_stops_nothing(tmp_path):
+    """A folder of node_exporter that is gone, and a root whose place is taken by a file."""
+    signs = VitalSigns(tmp_path, tmp_path / "gone" / "nightly.prom")
+    (problem,) = signs.started()
+    assert (
+        f"metrics could not be written to {tmp_path}/gone/nightly.prom (No such file or directory)" in problem
+    )
+    assert json.loads(signs.heartbeat.read_text())["state"] == "looking"
+    (tmp_path / "file").touch()
+    assert len(VitalSigns(tmp_path / "file").started()) == 2
+
+
+def test_the_folder_of_node_exporter(tmp_path):
+    """Two roots in one folder; a name that the exporter would pass over is refused."""
+    for name in ("a", 'b "quoted" \\ é'):
+        root = tmp_path / name
+        signs = VitalSigns(root, tmp_path / f"{name[0]}.prom")
+        assert signs.finished(Outcome(0, 1, accuracy=0.5)) == []
+        assert metrics(signs.textfile, root)["accuracy"] == 0.5
+    with pytest.raises(ValueError, match=r"names that end in \.prom"):
+        VitalSigns(tmp_path, tmp_path)
+
+
+def test_importing_it_imports_nothing_heavy():
+    """`byol retrain` looks for new data in seconds: what it always imports has to be light."""
+    told = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, pipeline.schedule.commands; from pipeline.retrain import hooks, vital_signs; print(*sys.modules)",
+        ],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    heavy = {"tensorflow", "tfx", "numpy", "keras", "apscheduler", "urllib3", "prometheus_client"}
+    assert not set(told) & heavy
+    assert "pipeline.retrain.hooks" in told
+
+
+def test_the_example_of_alerts_names_metrics_that_exist():
+    rules = (PROJECT / "docs" / "guides" / "byol-alerts.yml").read_text()
+    named = set(re.findall(r"\bbyol_\w+", rules))
+    known = {*vital_signs._GAUGES, *(f"{name}_total" for name in vital_signs._COUNTERS)}
+    assert len(named) >= 5
+    assert named <= known

@@ -1,0 +1,50 @@
+"""The ledger survives processes, and never silently forgets."""
+
+import json
+
+import pytest
+
+from pipeline.spans import ledger
+from pipeline.spans.ledger import Ledger, Training
+
+
+def _training(window, outcome, new=None):
+    return Training(
+        window=window, new=new or window, warm_start="never", parent=None, parent_version=None, baseline=None,
+        outcome=outcome,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def known(tmp_path):
+    return Ledger.load(tmp_path / "retraining" / "ledger.json")
+
+
+def test_it_is_read_back_as_it_was_written(known):
+    known.mark(3, ledger.ACCEPTED, "abc", compared=[1, 2])
+    known.mark(4, ledger.REFUSED, "def", "labels")
+    known.trainings.append(_training([3], ledger.PUSHED))
+    known.save()
+    assert Ledger.load(known.path) == known
+    assert json.loads(known.path.read_text())["spans"]["4"]["reason"] == "labels"
+
+
+def test_what_is_untrained_and_what_nobody_began(known):
+    for span in range(1, 7):
+        known.mark(span, ledger.REFUSED if span == 5 else ledger.ACCEPTED, "")
+    known.trainings = [_training([1, 2], ledger.PUSHED), _training([2, 3], ledger.NOT_PUSHED)]
+    assert known.untrained() == [4, 6]
+    known.trainings.append(_training([3, 4], ledger.FAILED))
+    assert known.untrained() == [4, 6]
+    assert known.unheard() == [6]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"format": 2}', '{"format": 1, "spans": {"1": {"x": 1}}, "runs": []}']
+)
+def test_another_file_is_refused_and_left_alone(known, content):
+    known.path.parent.mkdir()
+    known.path.write_text(content)
+    with pytest.raises(ValueError, match=r"is not a ledger of `byol retrain`.*move it away"):
+        Ledger.load(known.path)
+    assert known.path.read_text() == content
