@@ -15,6 +15,7 @@ from pipeline.retrain import vital_signs
 from pipeline.retrain.vital_signs import Outcome, VitalSigns
 
 PROJECT = pathlib.Path(__file__).resolve().parents[4]
+LOADS = "import sys, pipeline.schedule.commands; from pipeline.retrain import hooks, vital_signs; print(*sys.modules)"
 
 
 @pytest.fixture
@@ -141,7 +142,7 @@ def test_importing_it_imports_nothing_heavy():
         [
             sys.executable,
             "-c",
-            "import sys, pipeline.schedule.commands; from pipeline.retrain import hooks, vital_signs; print(*sys.modules)",
+            LOADS,
         ],
         cwd=PROJECT,
         env={**os.environ, "PYTHONPATH": str(PROJECT)},
