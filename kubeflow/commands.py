@@ -11,7 +11,7 @@ from rich.table import Table
 
 from kubeflow import config as cluster_config
 from pipeline import cli
-from pipeline.config import PRESETS, PipelineConfig
+from pipeline.config import PRESETS, PipelineConfig, chosen_preset
 from pipeline.console import stop
 from pipeline.schedule.cron import Cron
 from trainer import settings
@@ -94,11 +94,7 @@ def compile_file(
 def show_settings(cluster: ClusterOption = None) -> None:
     """List every setting of a cluster, as `--cluster-set` takes it."""
     config = _cluster(cluster, None)
-    for name in settings.names(config):
-        value: object = config
-        for part in name.split("."):
-            value = getattr(value, part)
-        typer.echo(f"{name}={value}")
+    typer.echo("\n".join(settings.lines(config)))
 
 
 @app.command()
@@ -267,10 +263,8 @@ def _span(text: str) -> "Span":
 
 
 def _preset(name: str, assignments: list[str] | None) -> PipelineConfig:
-    if name not in PRESETS:
-        stop(f"There is no preset {name!r}. Known: {', '.join(PRESETS)}.")
     try:
-        return settings.override(PRESETS[name], assignments or [])
+        return chosen_preset(name, assignments or [])
     except ValueError as error:
         stop(str(error))
 

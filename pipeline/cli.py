@@ -12,7 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from pipeline import console
-from pipeline.config import PRESETS, PipelineConfig
+from pipeline.config import PRESETS, PipelineConfig, chosen_preset
 from pipeline.past import commands as history_commands
 from pipeline.report import commands as report_commands
 from pipeline.retrain import commands as retrain_commands
@@ -92,11 +92,7 @@ def show_settings(
 ) -> None:
     """List every setting of a preset, as `--set` takes it."""
     config = _config(preset, [])
-    for name in settings.names(config):
-        value: object = config
-        for part in name.split("."):
-            value = getattr(value, part)
-        typer.echo(f"{name}={value}")
+    typer.echo("\n".join(settings.lines(config)))
 
 
 @app.command()
@@ -189,10 +185,8 @@ def main() -> None:
 
 
 def _config(preset: str, assignments: list[str]) -> PipelineConfig:
-    if preset not in PRESETS:
-        console.stop(f"There is no preset {preset!r}. Known: {', '.join(PRESETS)}.")
     try:
-        return settings.override(PRESETS[preset], assignments)
+        return chosen_preset(preset, assignments)
     except ValueError as error:
         console.stop(str(error))
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 from components.serving.serving_limits import ServingLimits
-from trainer import architecture
+from trainer import architecture, settings
 from trainer.byol.config import WARM_STARTS, HeadConfig, OptimizerConfig, PretrainingConfig, ViewConfig
 from trainer.probe.config import ProbeConfig
 
@@ -229,3 +229,14 @@ PRESETS: dict[str, PipelineConfig] = {
         ),
     ),
 }
+
+
+def chosen_preset(preset: str, assignments: list[str]) -> PipelineConfig:
+    """Returns the settings of a preset with each "group.name=value" applied.
+
+    Raises:
+        ValueError: for a preset or setting that is not known, or a value of the wrong type.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"There is no preset {preset!r}. Known: {', '.join(PRESETS)}.")
+    return settings.override(PRESETS[preset], assignments)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import tensorflow_model_analysis as tfma
@@ -177,177 +177,68 @@ def create_pipeline(
 
     # What came in is described, compared with the reviewed schema, and stopped here when it is wrong.
     statistics_gen = tfx.components.StatisticsGen(examples=examples, stats_options=statistics_options())
-    statistics = statistics_gen.outputs["statistics"]
     schema = tfx.components.ImportSchemaGen(schema_file=locations.schema)
-    example_validator = tfx.components.ExampleValidator(
-        statistics=statistics, schema=schema.outputs["schema"]
-    )
+    example_validator = _example_validator(statistics_gen, schema)
     spans_so_far = bindings.spans_so_far(example_gen, locations)
-    anomaly_gate = AnomalyGate(
-        examples=examples,
-        statistics=statistics,
-        anomalies=example_validator.outputs["anomalies"],
-        earlier_examples=spans_so_far.outputs["examples"],
-        fixed_test=test_examples if test_example_gen else None,
-        allow_anomalies=config.allow_anomalies,
+    anomaly_gate = _anomaly_gate(
+        config, examples, example_validator, statistics_gen, spans_so_far, test_example_gen
     )
-
     served = bindings.served_model(locations)
-    label_check = LabelCheck(
-        examples=examples,
-        model=served.outputs["model"],
-        minimum_agreement=config.gate.minimum_label_agreement,
-        allow_anomalies=int(config.allow_anomalies),
-    )
-
+    label_check = _label_check(config, examples, served)
     label_check.add_upstream_node(anomaly_gate)  # what is plain from the data alone is told first
 
     # One full pass over the training images for the normalisation; pixels stay bytes until the model.
     window = bindings.window(example_gen, locations) if bindings.window else None
-    transform = tfx.components.Transform(
-        examples=window.outputs["examples"] if window else examples,
-        schema=schema.outputs["schema"],
-        preprocessing_fn="components.data.preprocessing.preprocessing_fn",
-        splits_config=tfx.proto.SplitsConfig(
-            analyze=[features.TRAIN_SPLIT], transform=[features.TRAIN_SPLIT]
-        ),
-    )
+    trained_on = window.outputs["examples"] if window else examples
+    transform = _transform(trained_on, schema)
     transform.add_upstream_nodes([anomaly_gate, label_check])
 
     # BYOL learns the encoder without labels; the probe measures it frozen; the control probes an untrained one.
     parent = bindings.warm_start(locations) if bindings.warm_start else None
-    pretrainer = _trainer(
-        transform,
-        "trainer.byol.run_fn.run_fn",
-        {
-            "pretraining": dataclasses.asdict(config.pretraining),
-            "encoder": dataclasses.asdict(config.encoder),
-            "checkpoints": locations.checkpoints,
-            "memory_images": config.memory_images,
-            "warm_start": config.warm_start if parent else "never",
-        },
-        **({"base_model": parent.outputs["model"]} if parent else {}),
-    ).with_id(PRETRAINER)
-    probe = {"probe": dataclasses.asdict(config.probe), "memory_images": config.memory_images}
-    linear_probe = _trainer(
-        transform,
-        "trainer.probe.run_fn.run_fn",
-        {**probe, "encoder": ENCODER_FILE},
-        base_model=pretrainer.outputs["model"],
-    ).with_id(LINEAR_PROBE)
-    random_probe = _trainer(
-        transform,
-        "trainer.probe.run_fn.run_fn",
-        {**probe, "random_encoder": dataclasses.asdict(config.encoder), "seed": config.pretraining.seed},
-    ).with_id(RANDOM_PROBE)
+    pretrainer = _pretrainer(config, locations, transform, parent)
+    linear_probe = _linear_probe(config, transform, pretrainer)
+    random_probe = _random_probe(config, transform)
     model = linear_probe.outputs["model"]
 
     # The test split is read here and nowhere before: every row, against floors, the served model and the control.
-    baseline = served.outputs["model"]
-    evaluator = _evaluator(test_examples, model, baseline, eval_config.gate(config.gate)).with_id(EVALUATOR)
+    baseline, untrained = served.outputs["model"], random_probe.outputs["model"]
+    evaluator = _evaluator(EVALUATOR, test_examples, model, baseline, eval_config.gate(config.gate))
     random_evaluator = _evaluator(
-        test_examples, model, random_probe.outputs["model"], eval_config.gain(config.gate)
-    ).with_id(RANDOM_EVALUATOR)
+        RANDOM_EVALUATOR, test_examples, model, untrained, eval_config.gain(config.gate)
+    )
     # With a test set of its own, the span's test images say how the model does on the newest data.
     newest_evaluator = (
-        _evaluator(examples, model, baseline, eval_config.newest(config.gate)).with_id(NEWEST_EVALUATOR)
+        _evaluator(NEWEST_EVALUATOR, examples, model, baseline, eval_config.newest(config.gate))
         if test_example_gen
         else None
     )
-    robustness = Robustness(
-        model=model,
-        examples=test_examples,
-        images=config.gate.robustness_images,
-        severity=config.gate.corruption_severity,
-    )
+    robustness = _robustness(config, model, test_examples)
 
-    # The exported model answers real requests; then one verdict on all that was measured is written down.
-    serving_check = ServingCheck(
-        model=model,
-        model_run=linear_probe.outputs["model_run"],
-        limits=json.dumps(dataclasses.asdict(config.serving)),
+    # The exported model answers real requests; then one verdict on all that was measured, and what is known in words.
+    serving_check = _serving_check(config, linear_probe)
+    verdict = _verdict(
+        config, model, evaluator, random_evaluator, newest_evaluator, robustness, serving_check
     )
-    verdict = Verdict(
-        model=model,
-        evaluation=evaluator.outputs["evaluation"],
-        evaluation_blessing=evaluator.outputs["blessing"],
-        gain=random_evaluator.outputs["evaluation"],
-        gain_blessing=random_evaluator.outputs["blessing"],
-        corrupted=robustness.outputs["evaluation"],
-        infra_blessing=serving_check.outputs["blessing"],
-        **_newest(newest_evaluator),
-        minimum_corrupted_accuracy=config.gate.minimum_corrupted_accuracy,
-        minimum_worst_corrupted_accuracy=config.gate.minimum_worst_corrupted_accuracy,
-        seed_spread=config.gate.seed_spread,
-    )
-
-    # What is known of the model in words, to lie beside it.
-    settings, code_digest = dataclasses.asdict(config), source_digest(_ALL_SOURCES)
-    model_card = ModelCard(
-        verdict=verdict.outputs["verdict"],
-        examples=window.outputs["examples"] if window else examples,
-        settings=json.dumps(settings),
-        code_digest=code_digest,
-        **({"test_examples": test_examples} if test_example_gen else {}),
-    )
+    model_card = _model_card(config, verdict, trained_on, test_examples if test_example_gen else None)
 
     # What all of them bless moves into the served folder in one rename.
-    pusher = Pusher(
-        model=model,
-        model_blessing=verdict.outputs["blessing"],
-        infra_blessing=serving_check.outputs["blessing"],
-        evaluation=evaluator.outputs["evaluation"],
-        examples=examples,
-        card=model_card.outputs["card"],
-        push_destination=tfx.proto.PushDestination(
-            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=locations.serving)
-        ),
-        settings=PushSettings(
-            keep_versions=config.keep_versions,
-            lineage={"settings": settings, "code_digest": code_digest},
-        ),
-    )
-    pusher.exec_properties["served"] = json.dumps(locations.served)
+    judged = {
+        "model_blessing": verdict.outputs["blessing"],
+        "infra_blessing": serving_check.outputs["blessing"],
+        "evaluation": evaluator.outputs["evaluation"],
+        "card": model_card.outputs["card"],
+    }
+    pusher = _pusher(config, locations, linear_probe, judged, examples)
     kept_networks = bindings.kept_networks(pretrainer, pusher, locations) if bindings.kept_networks else None
 
-    nodes = [
-        example_gen,
-        test_example_gen,
-        statistics_gen,
-        schema,
-        example_validator,
-        spans_so_far,
-        anomaly_gate,
-        served,
-        label_check,
-        window,
-        transform,
-        parent,
-        pretrainer,
-        linear_probe,
-        random_probe,
-        evaluator,
-        random_evaluator,
-        newest_evaluator,
-        robustness,
-        serving_check,
-        verdict,
-        model_card,
-        pusher,
-        kept_networks,
-    ]
-    present = [node for node in nodes if node is not None]
-    for node in present:
-        _key_by_source(node)
-    return Pipeline(
-        pipeline_name=NAME,
-        pipeline_root=locations.pipeline_root,
-        components=present,
-        enable_cache=True,
-        metadata_connection_config=(
-            metadata.sqlite_metadata_connection_config(locations.metadata) if locations.metadata else None
-        ),
-        beam_pipeline_args=beam_args,
+    return _pipeline(
+        locations,
+        beam_args,
+        *(example_gen, test_example_gen, statistics_gen, schema, example_validator),
+        *(spans_so_far, anomaly_gate, served, label_check, window, transform),
+        *(parent, pretrainer, linear_probe, random_probe),
+        *(evaluator, random_evaluator, newest_evaluator, robustness, serving_check),
+        *(verdict, model_card, pusher, kept_networks),
     )
 
 
@@ -376,6 +267,104 @@ def _test_example_gen(locations: Locations) -> Cifar10ExampleGen | None:
     return made.with_id(TEST_EXAMPLE_GEN)
 
 
+def _example_validator(
+    statistics_gen: tfx.components.StatisticsGen, schema: tfx.components.ImportSchemaGen
+) -> tfx.components.ExampleValidator:
+    """What of the statistics the schema does not allow."""
+    return tfx.components.ExampleValidator(
+        statistics=statistics_gen.outputs["statistics"], schema=schema.outputs["schema"]
+    )
+
+
+def _anomaly_gate(
+    config: PipelineConfig,
+    examples: BaseChannel,
+    example_validator: tfx.components.ExampleValidator,
+    statistics_gen: tfx.components.StatisticsGen,
+    spans_so_far: BaseNode,
+    test_example_gen: Cifar10ExampleGen | None,
+) -> AnomalyGate:
+    """Stops at anomalies, at drift from earlier spans and at test images that are trained on."""
+    return AnomalyGate(
+        examples=examples,
+        statistics=statistics_gen.outputs["statistics"],
+        anomalies=example_validator.outputs["anomalies"],
+        earlier_examples=spans_so_far.outputs["examples"],
+        fixed_test=test_example_gen.outputs["examples"] if test_example_gen else None,
+        allow_anomalies=config.allow_anomalies,
+    )
+
+
+def _label_check(config: PipelineConfig, examples: BaseChannel, served: BaseNode) -> BaseNode:
+    """Stops at labels that the served model does not recognise."""
+    return LabelCheck(
+        examples=examples,
+        model=served.outputs["model"],
+        minimum_agreement=config.gate.minimum_label_agreement,
+        allow_anomalies=int(config.allow_anomalies),
+    )
+
+
+def _transform(examples: BaseChannel, schema: tfx.components.ImportSchemaGen) -> tfx.components.Transform:
+    """Transform of the training split, and of no other."""
+    return tfx.components.Transform(
+        examples=examples,
+        schema=schema.outputs["schema"],
+        preprocessing_fn="components.data.preprocessing.preprocessing_fn",
+        splits_config=tfx.proto.SplitsConfig(
+            analyze=[features.TRAIN_SPLIT], transform=[features.TRAIN_SPLIT]
+        ),
+    )
+
+
+def _pretrainer(
+    config: PipelineConfig, locations: Locations, transform: tfx.components.Transform, parent: BaseNode | None
+) -> tfx.components.Trainer:
+    """BYOL, from random weights or from the encoder of `parent`."""
+    return _trainer(
+        transform,
+        "trainer.byol.run_fn.run_fn",
+        {
+            "pretraining": dataclasses.asdict(config.pretraining),
+            "encoder": dataclasses.asdict(config.encoder),
+            "checkpoints": locations.checkpoints,
+            "memory_images": config.memory_images,
+            "warm_start": config.warm_start if parent else "never",
+        },
+        **({"base_model": parent.outputs["model"]} if parent else {}),
+    ).with_id(PRETRAINER)
+
+
+def _linear_probe(
+    config: PipelineConfig, transform: tfx.components.Transform, pretrainer: tfx.components.Trainer
+) -> tfx.components.Trainer:
+    """The linear probe on the frozen encoder; exports the model that is judged and pushed."""
+    return _trainer(
+        transform,
+        "trainer.probe.run_fn.run_fn",
+        {**_probe(config), "encoder": ENCODER_FILE},
+        base_model=pretrainer.outputs["model"],
+    ).with_id(LINEAR_PROBE)
+
+
+def _random_probe(config: PipelineConfig, transform: tfx.components.Transform) -> tfx.components.Trainer:
+    """The same probe on an encoder that was not trained: the control."""
+    return _trainer(
+        transform,
+        "trainer.probe.run_fn.run_fn",
+        {
+            **_probe(config),
+            "random_encoder": dataclasses.asdict(config.encoder),
+            "seed": config.pretraining.seed,
+        },
+    ).with_id(RANDOM_PROBE)
+
+
+def _probe(config: PipelineConfig) -> dict[str, Any]:
+    """What both probes have in common."""
+    return {"probe": dataclasses.asdict(config.probe), "memory_images": config.memory_images}
+
+
 def _trainer(
     transform: tfx.components.Transform, run_fn: str, custom_config: dict[str, Any], **inputs: Any
 ) -> tfx.components.Trainer:
@@ -391,7 +380,7 @@ def _trainer(
 
 
 def _evaluator(
-    examples: BaseChannel, model: BaseChannel, baseline: BaseChannel, config: tfma.EvalConfig
+    name: str, examples: BaseChannel, model: BaseChannel, baseline: BaseChannel, config: tfma.EvalConfig
 ) -> tfx.components.Evaluator:
     """An Evaluator of the test split that slices by image quality."""
     return tfx.components.Evaluator(
@@ -401,6 +390,50 @@ def _evaluator(
         baseline_model=baseline,
         eval_config=config,
         module_path=eval_config.EXTRACTORS,
+    ).with_id(name)
+
+
+def _robustness(config: PipelineConfig, model: BaseChannel, examples: BaseChannel) -> BaseNode:
+    """The test images with noise, blur and the like."""
+    return Robustness(
+        model=model,
+        examples=examples,
+        images=config.gate.robustness_images,
+        severity=config.gate.corruption_severity,
+    )
+
+
+def _serving_check(config: PipelineConfig, linear_probe: tfx.components.Trainer) -> BaseNode:
+    """Real requests to the exported model in a clean process."""
+    return ServingCheck(
+        model=linear_probe.outputs["model"],
+        model_run=linear_probe.outputs["model_run"],
+        limits=json.dumps(dataclasses.asdict(config.serving)),
+    )
+
+
+def _verdict(
+    config: PipelineConfig,
+    model: BaseChannel,
+    gate: tfx.components.Evaluator,
+    control: tfx.components.Evaluator,
+    newest: tfx.components.Evaluator | None,
+    robustness: BaseNode,
+    serving_check: BaseNode,
+) -> BaseNode:
+    """Every threshold, one decision."""
+    return Verdict(
+        model=model,
+        evaluation=gate.outputs["evaluation"],
+        evaluation_blessing=gate.outputs["blessing"],
+        gain=control.outputs["evaluation"],
+        gain_blessing=control.outputs["blessing"],
+        corrupted=robustness.outputs["evaluation"],
+        infra_blessing=serving_check.outputs["blessing"],
+        **_newest(newest),
+        minimum_corrupted_accuracy=config.gate.minimum_corrupted_accuracy,
+        minimum_worst_corrupted_accuracy=config.gate.minimum_worst_corrupted_accuracy,
+        seed_spread=config.gate.seed_spread,
     )
 
 
@@ -409,6 +442,60 @@ def _newest(evaluator: tfx.components.Evaluator | None) -> dict[str, BaseChannel
     if evaluator is None:
         return {}
     return {"newest": evaluator.outputs["evaluation"], "newest_blessing": evaluator.outputs["blessing"]}
+
+
+def _model_card(
+    config: PipelineConfig, verdict: BaseNode, examples: BaseChannel, fixed_test: BaseChannel | None
+) -> BaseNode:
+    """What is known of the model in words, to lie beside it."""
+    return ModelCard(
+        verdict=verdict.outputs["verdict"],
+        examples=examples,
+        settings=json.dumps(dataclasses.asdict(config)),
+        code_digest=source_digest(_ALL_SOURCES),
+        **({"test_examples": fixed_test} if fixed_test else {}),
+    )
+
+
+def _pusher(
+    config: PipelineConfig,
+    locations: Locations,
+    linear_probe: tfx.components.Trainer,
+    judged: Mapping[str, BaseChannel],
+    examples: BaseChannel,
+) -> Pusher:
+    """The push of what every gate blessed; `judged` are the Pusher's inputs of the gates, by name."""
+    pusher = Pusher(
+        model=linear_probe.outputs["model"],
+        examples=examples,
+        **judged,
+        push_destination=tfx.proto.PushDestination(
+            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=locations.serving)
+        ),
+        settings=PushSettings(
+            keep_versions=config.keep_versions,
+            lineage={"settings": dataclasses.asdict(config), "code_digest": source_digest(_ALL_SOURCES)},
+        ),
+    )
+    pusher.exec_properties["served"] = json.dumps(locations.served)
+    return pusher
+
+
+def _pipeline(locations: Locations, beam_args: list[str], *nodes: BaseNode | None) -> Pipeline:
+    """TFX's pipeline of the nodes that there are, in this order."""
+    present = [node for node in nodes if node is not None]
+    for node in present:
+        _key_by_source(node)
+    return Pipeline(
+        pipeline_name=NAME,
+        pipeline_root=locations.pipeline_root,
+        components=present,
+        enable_cache=True,
+        metadata_connection_config=(
+            metadata.sqlite_metadata_connection_config(locations.metadata) if locations.metadata else None
+        ),
+        beam_pipeline_args=beam_args,
+    )
 
 
 def _key_by_source(node: BaseNode) -> None:

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import difflib
+import functools
 import types
 import typing
 from typing import Any, TypeVar
@@ -46,6 +47,11 @@ def names(config: Any, prefix: str = "") -> list[str]:
         nested = dataclasses.is_dataclass(value)
         found += names(value, f"{prefix}{field.name}.") if nested else [prefix + field.name]
     return found
+
+
+def lines(config: Any) -> list[str]:
+    """Every setting as `override` takes it, "group.name=value", in order."""
+    return [f"{name}={functools.reduce(getattr, name.split('.'), config)}" for name in names(config)]
 
 
 def unknown_setting(name: str, known: list[str]) -> str:

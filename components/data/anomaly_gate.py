@@ -30,6 +30,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
 from components.data import data_checks, features
+from components.data.rows import read_columns
 
 EXAMPLES_KEY = "examples"
 STATISTICS_KEY = "statistics"
@@ -41,7 +42,6 @@ ALLOW_KEY = "allow_anomalies"
 REPORT_FILE = "findings.json"
 
 _LIMIT_KEYS = ("class_ratio", "duplicate_share", "drift", "class_drift")
-_READ_BATCH = 1024
 _SHOWN = 10  # findings in an error message; the rest are counted
 
 
@@ -214,19 +214,15 @@ def read_rows(folder: str) -> data_checks.Rows:
     Raises:
         DataAnomalyError: there is no row.
     """
-    files = sorted(fileio.glob(os.path.join(folder, "*")))
-    compression = "GZIP" if files and files[0].endswith(".gz") else ""
     spec = {
         features.CONTENT_HASH: tf.io.FixedLenFeature([], tf.string),
         features.LABEL: tf.io.FixedLenFeature([], tf.int64),
         **{key: tf.io.FixedLenFeature([], tf.float32) for key in features.IMAGE_FIGURES},
     }
-    dataset = tf.data.TFRecordDataset(files, compression).batch(_READ_BATCH)
-    parsed = dataset.map(lambda rows: tf.io.parse_example(rows, spec), num_parallel_calls=tf.data.AUTOTUNE)
-    batches = list(parsed.as_numpy_iterator())
-    if not batches:
-        raise DataAnomalyError(f"No rows in {folder}. Expected Examples that Cifar10ExampleGen wrote.")
-    columns = {key: np.concatenate([batch[key] for batch in batches]) for key in spec}
+    try:
+        columns = read_columns(folder, spec)
+    except ValueError as error:
+        raise DataAnomalyError(str(error)) from error
     return data_checks.Rows(
         hashes=columns[features.CONTENT_HASH].astype("S32"),
         labels=columns[features.LABEL],

@@ -4,7 +4,6 @@ The model is asked through its signature `evaluate`, as TFMA asks it, so what is
 """
 
 import json
-import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -14,11 +13,11 @@ import tensorflow as tf
 from absl import logging
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
-from tfx.dsl.io import fileio
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
 from components.data import features
+from components.data.rows import read_columns
 from components.gate import corruptions
 
 REPORT_FILE = "robustness.json"
@@ -116,18 +115,12 @@ def read_images(folder: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Raises:
         ValueError: there is no row.
     """
-    files = sorted(fileio.glob(os.path.join(folder, "*")))
-    compression = "GZIP" if files and files[0].endswith(".gz") else ""
     spec = {
         features.IMAGE: tf.io.FixedLenFeature([], tf.string),
         features.LABEL: tf.io.FixedLenFeature([], tf.int64),
         features.CONTENT_HASH: tf.io.FixedLenFeature([], tf.string),
     }
-    dataset = tf.data.TFRecordDataset(files, compression).batch(_BATCH)
-    batches = [tf.io.parse_example(batch, spec) for batch in dataset]
-    if not batches:
-        raise ValueError(f"No rows in {folder}. Expected Examples that Cifar10ExampleGen wrote.")
-    rows = {key: np.concatenate([batch[key].numpy() for batch in batches]) for key in spec}
+    rows = read_columns(folder, spec)
     pixels = np.frombuffer(b"".join(rows[features.IMAGE]), np.uint8).reshape(-1, *features.IMAGE_SHAPE)
     return pixels, rows[features.LABEL], rows[features.CONTENT_HASH].astype("S32")
 

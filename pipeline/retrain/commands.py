@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline import console
-from pipeline.config import PRESETS, PipelineConfig
+from pipeline.config import PRESETS, PipelineConfig, chosen_preset
 from pipeline.root import Root, RootInUseError
 from pipeline.spans import ledger
 from pipeline.spans.ledger import Ledger
-from trainer import settings
 from trainer.byol.config import WARM_STARTS
 
 if TYPE_CHECKING:
@@ -169,7 +168,5 @@ def _in_the_lock(request: "retraining.Request", told: "notices.Notices") -> "ret
 
 
 def _config(preset: str, assignments: list[str], warm_start: str | None) -> PipelineConfig:
-    if preset not in PRESETS:
-        raise ValueError(f"There is no preset {preset!r}. Known: {', '.join(PRESETS)}.")
     chosen = [] if warm_start is None else [f"warm_start={warm_start}"]
-    return settings.override(PRESETS[preset], [*assignments, *chosen])
+    return chosen_preset(preset, [*assignments, *chosen])

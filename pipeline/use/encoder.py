@@ -1,6 +1,6 @@
 """The pushed encoder from Python: images in, embeddings out.
 
-    from pipeline.use.encoder import load_encoder
+    from pipeline import load_encoder
 
     encoder = load_encoder("runs/demo")
     vectors = encoder(["cat.png", "dog.jpg"])  # [2, d] float32

@@ -15,6 +15,13 @@ ALLOWED = {
     "kubeflow": {"kubeflow", "pipeline", "trainer", "components"},
 }
 OURS = {"components", "trainer", "pipeline", "kubeflow", "tests", "benchmarks"}
+# The wings of a folder, the highest first: each may import those after it and what lies beside them, and no other.
+WINGS = {
+    "pipeline": ("schedule", "retrain", "run", "past", "report", "spans", "use"),
+    "components": ("gate", "serving", "data"),
+}
+# Where everything comes together: the command line may import every wing.
+ABOVE_THE_WINGS = {"pipeline/cli.py", "pipeline/__init__.py"}
 # The only modules of the trainer that may import TensorFlow or TFX.
 TENSORFLOW_ONLY = {
     "trainer/byol/run_fn.py",
@@ -51,6 +58,38 @@ def test_imports_go_one_way(folder):
         if name.split(".")[0] in OURS - ALLOWED[folder]
     }
     assert not wrong
+
+
+def _wing(folder: str, name: str) -> str | None:
+    """The wing of `folder` that an imported name belongs to; None for what lies beside the wings."""
+    first, second, *_ = [*name.split("."), "", ""]
+    return second if first == folder and second in WINGS[folder] else None
+
+
+@pytest.mark.parametrize("folder", WINGS)
+def test_imports_go_down_the_wings(folder):
+    wings, wrong = WINGS[folder], set()
+    assert {path.name for path in (PROJECT / folder).iterdir() if (path / "__init__.py").exists()} == set(
+        wings
+    )
+    for path in _files(folder):
+        inside = path.relative_to(PROJECT / folder).parts
+        if f"{folder}/{'/'.join(inside)}" in ABOVE_THE_WINGS:
+            continue
+        below = wings[wings.index(inside[0]) :] if len(inside) > 1 else ()
+        found = {(_wing(folder, name), name) for name in _imports(path)}
+        wrong |= {
+            f"{path.relative_to(PROJECT)} imports {name}"
+            for wing, name in found
+            if wing not in (None, *below)
+        }
+    assert not wrong
+
+
+def test_the_page_of_the_architecture_names_the_wings_in_their_order():
+    page = (PROJECT / "docs" / "architecture.md").read_text()
+    for folder, wings in WINGS.items():
+        assert re.findall(rf"^\| `{folder}/(\w+)/` \|", page, re.MULTILINE) == list(wings)
 
 
 def test_the_two_stages_do_not_import_each_other():

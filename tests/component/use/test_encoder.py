@@ -9,10 +9,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from components.serving.serving_requests import png_bomb
-from pipeline import cli
+from pipeline import cli, load_encoder
 from pipeline.use import commands as use_commands
 from pipeline.use import embeddings
-from pipeline.use.encoder import MAX_FILE_BYTES, find_version, load_encoder
+from pipeline.use.encoder import MAX_FILE_BYTES, find_version
 from tests.component import tiny_served
 
 
