@@ -160,6 +160,8 @@ class Reader:
         self._clone = clone
         self._typed: set[str] = set()
         self._servers: list[tuple[Command, subprocess.Popen[str]]] = []
+        # By its path: a system may have a `python3` alone, and this one looks names up on its own PATH.
+        self._python = str(clone / ".venv" / "bin" / "python")
         self._environment = {
             **{name: value for name, value in os.environ.items() if not _OURS.match(name)},
             # What `. .venv/bin/activate` does for the reader, whose shell stays open.
@@ -187,7 +189,7 @@ class Reader:
             return self._start(command)
         text = rule.instead or f"{command.text} {rule.appended}"
         arguments = [
-            *(["python", "-c"] if command.language == "python" else ["bash", "-o", "pipefail", "-c"]),
+            *([self._python, "-c"] if command.language == "python" else ["bash", "-o", "pipefail", "-c"]),
             text,
         ]
         done = subprocess.run(

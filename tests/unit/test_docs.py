@@ -5,6 +5,7 @@ import pathlib
 import re
 import shlex
 import shutil
+import sys
 from typing import Any
 
 import numpy as np
@@ -207,11 +208,19 @@ def test_all_but_two_commands_of_the_pages_are_run():
     }
 
 
-def test_a_reader_notices_what_fails(tmp_path):
+def test_a_reader_notices_what_fails(tmp_path, monkeypatch):
     """The check itself: a command that fails, or ends otherwise than its page says, is reported."""
+    interpreter = tmp_path / ".venv" / "bin" / "python"
+    interpreter.parent.mkdir(parents=True)
+    interpreter.symlink_to(sys.executable)
     (tmp_path / "README.md").write_text(
         "```sh\ntrue\nfalse\nexit 3\necho 'Traceback'\n```\n```python\nraise SystemExit(4)\n```\n"
     )
+    # Debian 13 has `python3` and no `python`.
+    bash = tmp_path / "bin" / "bash"
+    bash.parent.mkdir()
+    bash.symlink_to(str(shutil.which("bash")))
+    monkeypatch.setenv("PATH", str(bash.parent))
     wrong = docs_commands.Reader(tmp_path).read("README.md")
     assert [re.sub(r":\n.*", "", problem, flags=re.DOTALL) for problem in wrong] == [
         "README.md: false: exit status 1, expected 0",

@@ -31,6 +31,9 @@ TENSORFLOW_ONLY = {
     "trainer/probe/run_fn.py",
     "trainer/probe/serving.py",
 }
+# Argument lists that begin with a bare `python` on purpose: the image's PATH begins with its environment.
+IN_THE_IMAGE = {"kubeflow/compiler.py", "tests/e2e/kfp_forked_step.py"}
+BARE_PYTHON = re.compile(r"python[\d.]*")
 
 
 def _files(folder: str) -> list[pathlib.Path]:
@@ -118,6 +121,38 @@ def test_row_definitions_and_codecs_import_neither_tensorflow_nor_beam():
     for name in ("data/features", "data/cifar10", "data/synthetic", "data/archive", "serving/serving_folder"):
         roots = {imported.split(".")[0] for imported in _imports(PROJECT / "components" / f"{name}.py")}
         assert not roots & {"tensorflow", "apache_beam", "tfx", "keras"}, name
+
+
+def _bare_interpreters(code: str) -> list[int]:
+    """The lines of the argument lists that name an interpreter without its path."""
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.List | ast.Tuple) and len(node.elts) > 1
+        for first, second in [(node.elts[0], node.elts[1])]
+        if isinstance(first, ast.Constant) and BARE_PYTHON.fullmatch(str(first.value))
+        if not isinstance(second, ast.Constant) or str(second.value).startswith("-")
+    ]
+
+
+def test_nothing_calls_an_interpreter_by_a_bare_name():
+    """Which one it would be, and whether there is one, is the system's affair: Debian 13 has no `python`."""
+    assert _bare_interpreters(
+        "run(['python', '-c', x])\nrun(['python3', path])\nrun([sys.executable, '-c', x])"
+    ) == [
+        1,
+        2,
+    ]
+    found = {
+        f"{path.relative_to(PROJECT)}:{line}"
+        for folder in sorted(OURS)
+        for path in _files(folder)
+        if str(path.relative_to(PROJECT)) not in IN_THE_IMAGE
+        for line in _bare_interpreters(path.read_text())
+    }
+    assert found == set()
+    makefile = (PROJECT / "Makefile").read_text()
+    assert re.findall(r"^\t@?python.*", makefile, re.MULTILINE) == []
 
 
 def test_every_page_that_is_named_exists():
