@@ -1,9 +1,11 @@
 """`byol kubeflow`: compile, submit, schedule. Nothing heavy is imported before the arguments are known to be good."""
 
+import contextlib
 import os
 import pathlib
 import time
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -138,7 +140,9 @@ def create(  # noqa: PLR0913, PLR0917
     cluster: ClusterOption = None,
     cluster_assignments: ClusterSetOption = None,
     span: SpanOption = "latest",
-    name: Annotated[str, typer.Option(help="One of the same name is replaced.")] = _SCHEDULE,
+    name: Annotated[
+        str, typer.Option(help="One of the same name is replaced; a run of it that is at work goes on.")
+    ] = _SCHEDULE,
     experiment: Annotated[str, typer.Option(help="Made if there is none of that name.")] = _EXPERIMENT,
     namespace: NamespaceOption = "",
     account: AccountOption = "",
@@ -154,11 +158,17 @@ def create(  # noqa: PLR0913, PLR0917
     try:
         server = _server(host, namespace, token_file, timeout)
         made = server.schedule(compiled, name, experiment, when, not paused, account)
+        older = [one for one in server.named(name) if one.identity != made.identity]
     except ServerError as error:
         stop(str(error), FAILED)
     typer.echo(
         f"Recurring run {made.name} ({made.identity}): {made.when}{'' if made.enabled else ', paused'}."
     )
+    for one in older:
+        typer.echo(
+            f"The older one ({one.identity}) is paused; its run at work goes on, and the next `create` or `delete` "
+            f"after that run has ended removes it. Servers from 2.16 on need not wait."
+        )
 
 
 @schedule_app.command("list")
@@ -188,57 +198,83 @@ def list_schedules(
     Console().print(table)
 
 
+NameOption = Annotated[str, typer.Option("--name", help="Of the recurring run.")]
+
+
 @schedule_app.command()
 def pause(
     host: HostOption,
-    name: Annotated[str, typer.Argument(help="Of the recurring run.")] = _SCHEDULE,
+    name: NameOption = _SCHEDULE,
     namespace: NamespaceOption = "",
     token_file: TokenOption = None,
     timeout: TimeoutOption = 60.0,
 ) -> None:
     """Keep a recurring run from firing; a run at work goes on."""
-    _change("pause", name, host, namespace, token_file, timeout)
+    with _failures():
+        server = _server(host, namespace, token_file, timeout)
+        for found in server.named(name):
+            server.pause(found)
+            typer.echo(f"Paused recurring run {found.name} ({found.identity}).")
 
 
 @schedule_app.command()
 def resume(
     host: HostOption,
-    name: Annotated[str, typer.Argument(help="Of the recurring run.")] = _SCHEDULE,
+    name: NameOption = _SCHEDULE,
     namespace: NamespaceOption = "",
     token_file: TokenOption = None,
     timeout: TimeoutOption = 60.0,
 ) -> None:
-    """Let a recurring run fire again."""
-    _change("resume", name, host, namespace, token_file, timeout)
+    """Let a recurring run fire again; if a start was missed meanwhile, KFP starts one run at once."""
+    with _failures():
+        server = _server(host, namespace, token_file, timeout)
+        # The newest alone: an older one of the name was replaced and only waits for its run to end.
+        found = server.named(name)[-1]
+        server.resume(found)
+    typer.echo(
+        f"Resumed recurring run {found.name} ({found.identity}). KFP starts one run now if a start was missed."
+    )
 
 
 @schedule_app.command()
 def delete(
     host: HostOption,
-    name: Annotated[str, typer.Argument(help="Of the recurring run.")] = _SCHEDULE,
+    name: NameOption = _SCHEDULE,
+    end_runs: Annotated[
+        bool, typer.Option("--end-runs", help="Delete the pods of its runs with it, at work or not.")
+    ] = False,
     namespace: NamespaceOption = "",
     token_file: TokenOption = None,
     timeout: TimeoutOption = 60.0,
 ) -> None:
-    """Remove a recurring run; the runs that it started stay."""
-    _change("delete", name, host, namespace, token_file, timeout)
+    """Remove a recurring run; a run at work goes on, and the run list, artifacts and served versions stay.
+
+    Before KFP 2.16 a recurring run cannot be deleted without its runs. There, while one is at work, it is paused
+    instead and the exit status is 1; otherwise the pods of ended runs go with it, and the logs that only they hold.
+    """
+    kept = False
+    with _failures():
+        server = _server(host, namespace, token_file, timeout)
+        for found in server.named(name):
+            working = server.remove(found, end_runs)
+            kept = kept or bool(working)
+            typer.echo(
+                f"Paused recurring run {found.name} ({found.identity}): this server would end its run at work "
+                f"({', '.join(working)}) with it. Delete it again when that has ended, or with --end-runs."
+                if working
+                else f"Deleted recurring run {found.name} ({found.identity})."
+            )
+    if kept:
+        raise typer.Exit(FAILED)
 
 
-def _change(
-    action: Literal["pause", "resume", "delete"],
-    name: str,
-    host: str,
-    namespace: str,
-    token_file: pathlib.Path | None,
-    timeout: float,
-) -> None:
+@contextlib.contextmanager
+def _failures() -> Iterator[None]:
+    """Ends the command with one line when the server fails or knows no such thing."""
     from kubeflow.server import ServerError
 
     try:
-        server = _server(host, namespace, token_file, timeout)
-        for found in server.named(name):
-            getattr(server, action)(found)
-            typer.echo(f"{action.capitalize()}d recurring run {found.name} ({found.identity}).")
+        yield
     except ValueError as error:
         stop(str(error))
     except ServerError as error:

@@ -2,7 +2,10 @@
 
 import contextlib
 import dataclasses
+import functools
+import json
 import pathlib
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,6 +15,10 @@ from kubeflow.compiler import Compiled
 from pipeline.schedule.cron import Cron
 
 TIMEOUT_SECONDS = 60.0
+# The first release that reads `propagation_policy`; older ones ignore it in silence and delete the runs, too
+# (backend/api/v2beta1/recurring_run.proto:232 and apiserver/resource/resource_manager.go:1282 at 2.16.0).
+ORPHANS_SINCE = (2, 16)
+_ENDED = {"SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"}  # backend/api/v2beta1/run.proto, RuntimeState
 _HINTS = {
     401: "The token is missing or no longer valid: give --token-file.",
     403: "This account may not do that in this namespace: see the roles in kubeflow/manifests.",
@@ -93,8 +100,9 @@ class Server:
     ) -> Schedule:
         """Makes a recurring run, in place of one of the same name.
 
-        The older one is paused first and deleted last: two of them never fire, and if the server refuses the new one,
-        the older one goes on as before.
+        The older one is paused first and removed last: two of them never fire, and if the server refuses the new one,
+        the older one goes on as before. A run at work is never ended (`remove`): where KFP cannot delete an older one
+        without it, that one stays, paused, until it is asked for again.
 
         Args:
             compiled: what is run. It goes with the recurring run, not by reference, so that what is scheduled is this.
@@ -136,7 +144,7 @@ class Server:
                     self.resume(found)
             raise
         for found in older:
-            self.delete(found)
+            self.remove(found)
         return _schedule(made)
 
     def schedules(self) -> list[Schedule]:
@@ -171,14 +179,93 @@ class Server:
             self._client.disable_recurring_run(schedule.identity)
 
     def resume(self, schedule: Schedule) -> None:
-        """Lets it fire again."""
+        """Lets it fire again; KFP starts a run at once if a time was missed meanwhile.
+
+        That is in KFP's controller, with `no_catchup` as well, which leaves out all missed times but the last
+        (backend/src/crd/controller/scheduledworkflow/util/cron_schedule.go:83 at 2.16.1).
+        """
         with self._one_line():
             self._client.enable_recurring_run(schedule.identity)
 
-    def delete(self, schedule: Schedule) -> None:
-        """Removes it; its runs stay."""
+    def remove(self, schedule: Schedule, end_runs: bool = False) -> tuple[str, ...]:
+        """Removes a recurring run, not a run of it that is at work.
+
+        KFP's Workflows are owned by their ScheduledWorkflow (backend/src/common/util/workflow.go:679 at 2.16.1), so
+        Kubernetes deletes them with it unless it is told to orphan them, which only newer servers can pass on.
+
+        Args:
+            schedule: what is removed.
+            end_runs: delete its Workflows and pods with it, those at work included.
+
+        Returns:
+            Runs at work for which it was kept, paused, on a server that cannot orphan them; none if it is gone.
+        """
+        if end_runs or self.orphans:
+            self._delete(schedule, "" if end_runs else "ORPHAN")
+            return ()
+        self.pause(schedule)  # first, so that no run starts between the look and the deletion
+        working = self.at_work(schedule)
+        if not working:
+            self._delete(schedule, "")
+        return working
+
+    def at_work(self, schedule: Schedule) -> tuple[str, ...]:
+        """Ids of the runs of a recurring run that have not ended."""
+        # "recurring_run_id" is a key of the filter in every 2.x (backend/src/apiserver/model/run.go:370 at 2.5.0).
+        wanted = json.dumps(
+            {
+                "predicates": [
+                    {"operation": "EQUALS", "key": "recurring_run_id", "stringValue": schedule.identity}
+                ]
+            }
+        )
+        found: list[str] = []
+        token = ""
+        while True:
+            with self._one_line():
+                page = self._client.list_runs(
+                    page_token=token, page_size=100, namespace=self._namespace, filter=wanted
+                )
+            found += [
+                str(run.run_id)
+                for run in page.runs or []
+                if str(run.recurring_run_id) == schedule.identity and str(run.state) not in _ENDED
+            ]
+            token = page.next_page_token or ""
+            if not token:
+                return tuple(found)
+
+    @functools.cached_property
+    def version(self) -> str:
+        """The server's release, such as "2.16.1"; "" if it does not say so."""
+        # kfp's model of the answer lacks the field; the server sends it (backend/src/apiserver/main.go:280 at 2.5.0).
         with self._one_line():
-            self._client.delete_recurring_run(schedule.identity)
+            answer = self._request("GET", "healthz", {})
+        return str((answer or {}).get("tag_name") or "")
+
+    @property
+    def orphans(self) -> bool:
+        """Whether the server can delete a recurring run and leave its Workflows."""
+        match = re.match(r"v?(\d+)\.(\d+)\.", self.version)
+        return match is not None and (int(match[1]), int(match[2])) >= ORPHANS_SINCE
+
+    def _delete(self, schedule: Schedule, policy: str) -> None:
+        # kfp's client has no argument for the policy, and kfp-server-api only from 2.16 on.
+        query = {"propagation_policy": policy} if policy else {}
+        with self._one_line():
+            self._request("DELETE", f"recurringruns/{schedule.identity}", query)
+
+    def _request(self, method: str, path: str, query: dict[str, str]) -> Any:
+        """What the server answers to a request that kfp's client cannot make."""
+        return self._client.healthzs.api_client.call_api(
+            f"/apis/v2beta1/{path}",
+            method,
+            query_params=list(query.items()),
+            header_params={"Accept": "application/json"},
+            response_type="object",
+            auth_settings=["Bearer"],
+            _return_http_data_only=True,
+        )
 
     def _experiment(self, name: str) -> str:
         return str(self._client.create_experiment(name, namespace=self._namespace).experiment_id)

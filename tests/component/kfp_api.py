@@ -20,6 +20,9 @@ class Api(http.server.ThreadingHTTPServer):
         tokens: the Authorization header of each.
         failing: "METHOD path" -> status that it answers with; "hang" answers nothing for a while.
         page: recurring runs on one page.
+        version: what it calls itself; it orphans from 2.16 on.
+        workflows: run id -> id of the recurring run that owns its Workflow; the Workflow of a run that is in `runs`
+            alone is gone, at work or not, and the list of runs keeps the last state that it heard.
     """
 
     daemon_threads = True
@@ -28,6 +31,31 @@ class Api(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.runs, self.recurring, self.experiments = {}, {}, {}
         self.asked, self.tokens, self.failing, self.page = [], [], {}, 2
+        self.version, self.workflows = "2.16.1", {}
+
+    def fire(self, identity, state="RUNNING"):
+        """Starts a run of a recurring run, which owns its Workflow; returns the run's id.
+
+        As backend/src/common/util/workflow.go:679 of KFP 2.16.1 does, by NewControllerRef.
+        """
+        run = str(uuid.uuid4())
+        self.runs[run] = {"run_id": run, "recurring_run_id": identity, "state": state}
+        self.workflows[run] = identity
+        return run
+
+    def delete(self, identity, policy):
+        """Deletes a recurring run as Kubernetes does: what it owns goes with it, unless it is orphaned.
+
+        The policy is read from 2.16 on (backend/src/apiserver/resource/resource_manager.go:1282 at 2.16.0); before,
+        grpc-gateway drops a parameter that the message lacks.
+        """
+        del self.recurring[identity]
+        orphaned = policy == "ORPHAN" and float(self.version.rpartition(".")[0]) >= 2.16
+        self.workflows = {
+            run: None if owner == identity else owner
+            for run, owner in self.workflows.items()
+            if owner != identity or orphaned
+        }
 
     @property
     def url(self):
@@ -69,16 +97,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _route(self, method, path, query, body):
         if path == "healthz":
-            return 200, {"multi_user": False}
+            # backend/src/apiserver/main.go:280 at KFP 2.5.0
+            return 200, {"commit_sha": "", "tag_name": self.server.version, "multi_user": False}
         if path == "experiments":
             return self._experiments(method, body)
         if (method, path) == ("POST", "runs"):
             made = {**body, "run_id": str(uuid.uuid4())}
             self.server.runs[made["run_id"]] = made
             return 200, made
+        if path == "runs":
+            return 200, {"runs": self._runs(json.loads(urllib.parse.unquote(query["filter"][0])))}
         if path == "recurringruns":
             return self._recurring_runs(method, query, body)
-        return self._recurring_run(method, path)
+        return self._recurring_run(method, path, query)
+
+    def _runs(self, wanted):
+        (predicate,) = wanted["predicates"]
+        key, value = predicate["key"], predicate["stringValue"]
+        return [run for run in self.server.runs.values() if run.get(key) == value]
 
     def _experiments(self, method, body):
         if method == "GET":
@@ -87,13 +123,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.experiments[made["display_name"]] = made
         return 200, made
 
-    def _recurring_run(self, method, path):
+    def _recurring_run(self, method, path, query):
         server = self.server
         identity, _, action = path.removeprefix("recurringruns/").partition(":")
         if not path.startswith("recurringruns/") or identity not in server.recurring:
             return 404, {"message": f"{path} not found"}
         if method == "DELETE":
-            del server.recurring[identity]
+            server.delete(identity, query.get("propagation_policy", [""])[0])
             return 200, {}
         server.recurring[identity]["status"] = {"enable": "ENABLED", "disable": "DISABLED"}[action]
         return 200, {}

@@ -74,6 +74,61 @@ def test_creating_it_again_replaces_it_and_two_never_fire(api, compiled):
     ]
 
 
+@pytest.mark.parametrize("version", ["2.16.1", "2.17.0"])
+def test_replacing_and_deleting_leave_the_run_at_work_where_the_server_can_orphan(api, compiled, version):
+    api.version = version
+    server = Server(api.url)
+    first = server.schedule(compiled, "nightly", "byol", NIGHTLY)
+    ended, at_work = api.fire(first.identity, "SUCCEEDED"), api.fire(first.identity)
+    second = server.schedule(compiled, "nightly", "byol", Cron.parse("0 5 * * *"))
+    assert [one.identity for one in server.schedules()] == [second.identity]
+    assert api.workflows == {ended: None, at_work: None}
+    another = api.fire(second.identity)
+    assert command(api, "delete", "--name", "nightly").exit_code == 0
+    assert not api.recurring
+    assert api.workflows.keys() == {ended, at_work, another}
+
+
+@pytest.mark.parametrize("version", ["2.5.0", "2.14.3", "2.15.0", "unknown"])
+def test_elsewhere_a_replaced_one_stays_paused_until_its_run_has_ended(api, compiled, version):
+    api.version = version
+    server = Server(api.url)
+    first = server.schedule(compiled, "nightly", "byol", NIGHTLY)
+    at_work = api.fire(first.identity)
+    second = server.schedule(compiled, "nightly", "byol", Cron.parse("0 5 * * *"))
+    assert {one.identity: one.enabled for one in server.schedules()} == {
+        first.identity: False,
+        second.identity: True,
+    }
+    assert at_work in api.workflows
+
+    # Two of them never fire: `resume` is the newest one's.
+    assert command(api, "pause", "--name", "nightly").exit_code == 0
+    resumed = command(api, "resume", "--name", "nightly")
+    assert "one run now if a start was missed" in " ".join(resumed.output.split())
+    assert [one.identity for one in server.schedules() if one.enabled] == [second.identity]
+
+    refused = command(api, "delete", "--name", "nightly")
+    assert refused.exit_code == 1
+    assert f"would end its run at work ({at_work})" in " ".join(refused.output.split())
+    assert [one.identity for one in server.schedules()] == [first.identity]
+    assert at_work in api.workflows
+
+    api.runs[at_work]["state"] = "SUCCEEDED"
+    assert command(api, "delete", "--name", "nightly").exit_code == 0
+    assert not api.recurring
+
+
+@pytest.mark.parametrize("version", ["2.5.0", "2.16.1"])
+def test_a_run_at_work_is_ended_only_when_that_is_asked_for(api, compiled, version):
+    api.version = version
+    server = Server(api.url)
+    api.fire(server.schedule(compiled, "nightly", "byol", NIGHTLY).identity)
+    assert command(api, "delete", "--name", "nightly", "--end-runs").exit_code == 0
+    assert not api.recurring
+    assert not api.workflows
+
+
 def test_an_older_schedule_goes_on_when_the_new_one_is_refused(api, compiled):
     server = Server(api.url)
     first = server.schedule(compiled, "nightly", "byol", NIGHTLY)
@@ -121,9 +176,9 @@ def test_a_server_that_does_not_answer_is_not_waited_for(api, compiled):
     [
         ("GET healthz", ["list"]),
         ("GET recurringruns", ["list"]),
-        ("POST recurringruns/{id}:disable", ["pause", "nightly"]),
-        ("POST recurringruns/{id}:enable", ["resume", "nightly"]),
-        ("DELETE recurringruns/{id}", ["delete", "nightly"]),
+        ("POST recurringruns/{id}:disable", ["pause", "--name", "nightly"]),
+        ("POST recurringruns/{id}:enable", ["resume", "--name", "nightly"]),
+        ("DELETE recurringruns/{id}", ["delete", "--name", "nightly"]),
     ],
 )
 def test_whatever_fails_is_one_line_and_soon(api, failing, said, request_, arguments):
@@ -178,12 +233,12 @@ def test_the_commands_list_pause_resume_and_delete_by_name(api, compiled, tmp_pa
     assert api.tokens[-1] == "Bearer secret"
     assert "secret" not in listed.output
 
-    assert command(api, "pause", "b").exit_code == 0
+    assert command(api, "pause", "--name", "b").exit_code == 0
     assert {one.name: one.enabled for one in server.schedules()}["b"] is False
-    assert command(api, "resume", "b").exit_code == 0
-    assert command(api, "delete", "c").exit_code == 0
+    assert command(api, "resume", "--name", "b").exit_code == 0
+    assert command(api, "delete", "--name", "c").exit_code == 0
     assert {one.name: one.enabled for one in server.schedules()} == dict.fromkeys("abde", True)
-    unknown = command(api, "pause", "c")
+    unknown = command(api, "pause", "--name", "c")
     assert unknown.exit_code == 2
     assert "There are: a, b, d, e." in unknown.output
 
