@@ -13,13 +13,13 @@ from typing import Any, Literal
 import yaml
 from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 
+from components.staging import write_atomically
 from kubeflow import bindings, spec_checks
 from kubeflow.config import KubeflowConfig, Step, check_platform
 from kubeflow.entrypoint import CODE_OPTION, code_digest
 from pipeline import pipeline
 from pipeline.beam import beam_args
 from pipeline.config import PipelineConfig
-from pipeline.root import write_atomically
 
 ENTRYPOINT = ("python", "-m", "kubeflow.entrypoint")
 Span = int | Literal["latest"] | None

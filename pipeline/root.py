@@ -126,11 +126,3 @@ def _owner(written: str) -> str:
         return "which has not yet written its name"
     process, host, since = words
     return f"process {process} on {host}, for {max(time.time() - float(since), 0) / 60:.0f} min"
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes `text` to `path` in one rename; a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)

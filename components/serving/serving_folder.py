@@ -34,6 +34,8 @@ from typing import Any, BinaryIO
 
 import portalocker
 
+from components.staging import move, sync_tree, write_atomically
+
 RECORD_FILE = "serving.json"
 SAVED_MODEL_FILE = "saved_model.pb"
 CARD_MARKDOWN_FILE = "MODEL_CARD.md"
@@ -358,7 +360,7 @@ def _publish_as_new(
         _copy(source, staging, manifest)
         if documents is not None:
             for path in [documents / name for name in DOCUMENTS if (documents / name).is_file()]:
-                _write_synced(staging / path.name, path.read_text(encoding="utf-8"))
+                (staging / path.name).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
         present = versions(root)
         number = _next_number(root)
         parent = (
@@ -373,15 +375,14 @@ def _publish_as_new(
             "digest": digest,
             "parent": parent,
         }
-        _write_synced(
-            staging / RECORD_FILE, json.dumps({**heading, **record, "files": manifest}, indent=2) + "\n"
+        (staging / RECORD_FILE).write_text(
+            json.dumps({**heading, **record, "files": manifest}, indent=2) + "\n", encoding="utf-8"
         )
-        _sync_folder(staging)
+        sync_tree(staging)
         target = root / str(number)
-        staging.rename(target)  # the moment from which the version exists
+        move(staging, target)  # the moment from which the version exists
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    _sync_folder(root)
     return Publication(number, target, digest, is_new=True)
 
 
@@ -394,9 +395,7 @@ def _copy(source: pathlib.Path, target: pathlib.Path, manifest: Manifest) -> Non
             copied.mkdir()
         elif copied.relative_to(target).as_posix() in manifest:
             shutil.copyfile(path, copied)
-            _sync_file(copied)
-    for folder in [target, *(path for path in target.rglob("*") if path.is_dir())]:
-        _sync_folder(folder)
+    sync_tree(target)
     arrived = model_manifest(target)
     if arrived != manifest:
         differing = sorted(
@@ -419,12 +418,7 @@ def _next_number(root: pathlib.Path) -> int:
             f"Cannot number a version above {max(used)} in {root}: TensorFlow Serving's versions end at "
             f"{_LARGEST_VERSION}. Remove what has that name."
         )
-    temporary = root / f"{_STAGING_PREFIX}{secrets.token_hex(8)}"
-    try:
-        _write_synced(temporary, f"{number}\n")
-        temporary.replace(memory)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(memory, f"{number}\n")
     return number
 
 
@@ -448,7 +442,7 @@ def _retire(root: pathlib.Path, keep_versions: int, retire_after_seconds: float)
         if version == target or superseded < retire_after_seconds:
             continue
         retired = root / f"{_RETIRED_PREFIX}{secrets.token_hex(8)}"
-        version.path.rename(retired)  # a server sees all of it or nothing
+        move(version.path, retired)  # a server sees all of it or nothing
         shutil.rmtree(retired)
 
 
@@ -514,7 +508,8 @@ def _locked(root: pathlib.Path, timeout_seconds: float) -> Iterator[None]:
         file.flush()
         for leftover in root.iterdir():
             # Whoever stages holds the lock, so these are of a process that no longer lives.
-            if leftover.name.startswith((_STAGING_PREFIX, _RETIRED_PREFIX)):
+            is_number = leftover.name.endswith(_HIGHEST_FILE) and leftover.name != _HIGHEST_FILE
+            if is_number or leftover.name.startswith((_STAGING_PREFIX, _RETIRED_PREFIX)):
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         yield
     finally:
@@ -541,23 +536,3 @@ def _sha256(file: BinaryIO) -> str:
     while block := file.read(1 << 20):
         digest.update(block)
     return digest.hexdigest()
-
-
-def _write_synced(path: pathlib.Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_file(path: pathlib.Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: pathlib.Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

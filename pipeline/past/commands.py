@@ -12,8 +12,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from components.staging import write_atomically
 from pipeline import console
-from pipeline.root import Root, RootInUseError, write_atomically
+from pipeline.root import Root, RootInUseError
 
 if TYPE_CHECKING:
     from pipeline.past.history import History, RunEntry

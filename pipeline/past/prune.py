@@ -11,8 +11,6 @@ import pathlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 
-from ml_metadata.proto import metadata_store_pb2 as mlmd_proto
-
 from components.serving import serving_folder
 from pipeline import nodes
 from pipeline.past import lineage, store_graph
@@ -94,7 +92,7 @@ def prune(root: Root, policy: PrunePolicy | None = None, dry_run: bool = False) 
     """
     plan = _plan(root, policy or PrunePolicy())
     if plan.marked and not dry_run:
-        _mark_deleted(root, plan.marked)
+        store_graph.mark_deleted(root.metadata, plan.marked)
     removed = {path: _bytes(path) for path in _unneeded(root, plan)}
     for path in removed if not dry_run else ():
         _remove(path)
@@ -251,15 +249,6 @@ def _elsewhere(root: Root, graph: StoreGraph) -> set[int]:
         for one in graph.artifacts.values()
         if one.state == store_graph.LIVE and not pathlib.Path(one.uri).resolve().is_relative_to(base)
     }
-
-
-def _mark_deleted(root: Root, numbers: list[int]) -> None:
-    """In one transaction: all of them or none."""
-    store = store_graph.open_store(root.metadata, writable=True)
-    messages = store.get_artifacts_by_id(numbers)
-    for message in messages:
-        message.state = mlmd_proto.Artifact.DELETED
-    store.put_artifacts(messages)
 
 
 def _unneeded(root: Root, plan: _Plan) -> Iterator[pathlib.Path]:

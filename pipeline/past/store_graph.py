@@ -147,6 +147,19 @@ def open_store(database: pathlib.Path, writable: bool) -> Any:
     return mlmd.MetadataStore(config)
 
 
+def mark_deleted(database: pathlib.Path, artifacts: Iterable[int]) -> None:
+    """Marks artifacts DELETED, all of them or none: TFX's cache and resolvers pass them over from then on.
+
+    Raises:
+        ValueError: there is no store.
+    """
+    store = open_store(database, writable=True)
+    messages = store.get_artifacts_by_id(list(artifacts))
+    for message in messages:
+        message.state = mlmd_proto.Artifact.DELETED
+    store.put_artifacts(messages)
+
+
 def _artifact(message: mlmd_proto.Artifact) -> Artifact:
     state = mlmd_proto.Artifact.State.Name(message.state)
     return Artifact(message.id, message.type, message.uri, state, _plain(message))

@@ -7,8 +7,9 @@ import numpy as np
 from PIL import Image
 
 from components.data import features
+from components.staging import write_atomically
 from pipeline.report.pictures import TILE, sheet
-from pipeline.root import Root, write_atomically
+from pipeline.root import Root
 
 FOLDER = "projector"
 TENSORS, METADATA, SPRITE = "tensors.tsv", "metadata.tsv", "sprite.png"

@@ -6,7 +6,8 @@ import pathlib
 
 from rich.console import Console
 
-from pipeline.root import Root, write_atomically
+from components.staging import write_atomically
+from pipeline.root import Root
 
 REPORT_FILE = "report.html"
 _LOGGER = logging.getLogger(__name__)

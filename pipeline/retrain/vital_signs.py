@@ -10,7 +10,7 @@ import time
 import typing
 from collections.abc import Iterable, Iterator
 
-from pipeline.root import write_atomically
+from components.staging import write_atomically
 
 if typing.TYPE_CHECKING:
     from prometheus_client.core import Metric

@@ -9,14 +9,15 @@ from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.orchestration.pipeline import Pipeline, RunOptions
 
 from components.serving import serving_folder
+from components.staging import write_atomically
 from pipeline import console as console_lines
 from pipeline import nodes as node_names
 from pipeline import pipeline
 from pipeline.beam import beam_args
 from pipeline.config import PipelineConfig
 from pipeline.report.write import write_after_run
-from pipeline.root import Records, Root, write_atomically
-from pipeline.run import parentage, progress
+from pipeline.root import Records, Root
+from pipeline.run import on_disk, parentage, progress
 from pipeline.run.bindings import Earlier, bindings
 from pipeline.run.run_record import RunRecord, check_clock
 
@@ -155,9 +156,12 @@ def _follow(
     options: RunOptions | None = None,
 ) -> None:
     check_clock(root.metadata)
+    for node in on_disk.forget_what_a_cut_took(root):
+        console.print(f"{node} runs again: files that it wrote are gone or cut short.", highlight=False)
     with progress.followed(console, nodes, progress.expected_seconds(root, preset)) as follower:
         try:
-            LocalDagRunner().run(built, options)
+            with on_disk.outputs_before_complete():
+                LocalDagRunner().run(built, options)
         except Exception as error:
             # The boundary between TFX and a person: whatever a node raised becomes one line that names the node.
             raise console_lines.NodeFailedError(follower.running or "The runner", cause(error)) from error

@@ -5,7 +5,7 @@ import pathlib
 import shutil
 import subprocess
 
-from pipeline.root import write_atomically
+from components.staging import write_atomically
 from pipeline.schedule.job import Job, SchedulerError, When
 
 _MARK = "# Written by `byol schedule`"

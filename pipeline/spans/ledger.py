@@ -9,7 +9,7 @@ import json
 import pathlib
 from typing import Any
 
-from pipeline.root import write_atomically
+from components.staging import write_atomically
 
 ACCEPTED, REFUSED, EXCLUDED, TOO_OLD = "accepted", "refused", "excluded", "too old"
 UNFINISHED, PUSHED, NOT_PUSHED, FAILED = "unfinished", "pushed", "refused", "failed"

@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 import zipfile
 from collections.abc import Callable, Iterator
 
 import numpy as np
+
+from components.staging import written_whole
 
 SUFFIXES = (".parquet", ".npz")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -80,13 +81,8 @@ def save(table: EmbeddingTable, path: pathlib.Path) -> None:
         OSError: it cannot be written.
     """
     check_suffix(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
+    with written_whole(path) as temporary:
         _WRITERS[path.suffix](table, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load(path: pathlib.Path) -> EmbeddingTable:

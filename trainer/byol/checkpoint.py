@@ -5,12 +5,13 @@ import hashlib
 import io
 import json
 import logging
-import os
 import pathlib
 import shutil
 
 import keras
 import numpy as np
+
+from components import staging
 
 logger = logging.getLogger("byol.checkpoint")
 DIGEST_BYTES = hashlib.sha256().digest_size
@@ -49,23 +50,15 @@ class CheckpointFolder:
 
     def save(self, model: keras.Model, position: Position, history: list[dict]) -> pathlib.Path:
         """Writes every variable of model and optimizer, position and history; keeps the newest ones."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"checkpoint-{position.epoch:06d}-{position.step:08d}.npz"
-        temporary = path.with_suffix(".partial")
         state = {f"v{i:05d}": keras.ops.convert_to_numpy(v) for i, v in enumerate(_variables(model))}
         header = {"identity": self.identity, "position": dataclasses.asdict(position), "history": history}
         archive = io.BytesIO()
         np.savez(archive, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **state)
         content = archive.getbuffer()
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.write(hashlib.sha256(content).digest())
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:  # a full disk gets its room back
-            temporary.unlink(missing_ok=True)
+        with staging.written_whole(path) as temporary, temporary.open("wb") as file:
+            file.write(content)
+            file.write(hashlib.sha256(content).digest())
         for old in self.paths()[: -self.kept]:
             old.unlink()
         return path
@@ -84,7 +77,7 @@ class CheckpointFolder:
                 self._check(header, state, model)
             except (OSError, ValueError) as error:
                 logger.warning("Checkpoint %s cannot be used: %s. Trying the one before.", path.name, error)
-                path.replace(path.with_suffix(".unusable"))
+                staging.move(path, path.with_suffix(".unusable"))
                 continue
             for variable, value in zip(_variables(model), state, strict=True):
                 variable.assign(value)

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tfx import v1 as tfx
 
+from components import staging
 from trainer import input_pipeline, settings
 from trainer.architecture import EncoderConfig
 from trainer.byol import monitors, warm_start
@@ -100,6 +101,8 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
         "warm_start": {"policy": start.policy, "weights": start.digest()} if start else {"policy": "never"},
     }
     (serving / "pretraining.json").write_text(json.dumps(record, indent=1))
+    for folder in (serving, logs):  # hours of training: they are on the disk before the checkpoints are gone
+        staging.sync_tree(folder)
     result.checkpoints.remove()
 
 

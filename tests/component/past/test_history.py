@@ -372,7 +372,7 @@ def test_the_latest_blessed_model_stays_though_it_is_served_no_more(root):
 
 def test_tfx_does_not_see_a_deleted_blessed_model(root):
     blessed = small_root.latest_blessed(root)
-    prune._mark_deleted(root, blessed)
+    store_graph.mark_deleted(root.metadata, blessed)
     older = small_root.latest_blessed(root)
     assert older
     assert not set(older) & set(blessed)

@@ -287,7 +287,7 @@ def test_a_write_that_fails_leaves_the_checkpoints_before_it(shared_model, folde
 
 
 def test_a_half_written_file_of_a_killed_run_is_no_checkpoint(shared_model, folder):
-    (folder.folder / "checkpoint-000009-00000000.partial").write_bytes(b"half")
+    (folder.folder / ".4711.checkpoint-000009-00000000.npz").write_bytes(b"half")
     assert folder.restore(shared_model)[0] == Position(2, 3, 0.5)
 
 

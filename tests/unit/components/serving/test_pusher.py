@@ -126,14 +126,14 @@ def test_a_disk_that_fills_while_a_document_is_written_changes_nothing(
     serving_folder.publish(models["A"], serving)
     (tmp_path / "card").mkdir()
     (tmp_path / "card" / "MODEL_CARD.md").write_text("card")
-    write = serving_folder._write_synced
+    write = pathlib.Path.write_text
 
-    def full(path: pathlib.Path, text: str) -> None:
+    def full(path: pathlib.Path, text: str, **settings: str) -> int:
         if path.name == "MODEL_CARD.md":
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(path, text)
+        return write(path, text, **settings)
 
-    monkeypatch.setattr(serving_folder, "_write_synced", full)
+    monkeypatch.setattr(pathlib.Path, "write_text", full)
     with pytest.raises(OSError, match="No space left"):
         serving_folder.publish(models["B"], serving, documents=tmp_path / "card")
     assert _contents(serving) == ["A"]
