@@ -4,6 +4,7 @@ import contextlib
 import pathlib
 
 import pytest
+from tfx.orchestration.portable import launcher
 
 from pipeline import nodes
 from pipeline.past.store_graph import StoreGraph
@@ -64,7 +65,7 @@ def test_a_file_that_is_shorter_than_it_was_written_runs_its_node_again(tmp_path
 
 
 def test_tfx_has_its_own_operators_back() -> None:
-    table = on_disk.launcher.DEFAULT_EXECUTOR_OPERATORS
+    table = launcher.DEFAULT_EXECUTOR_OPERATORS
     before = dict(table)
     with contextlib.suppress(RuntimeError), on_disk.outputs_before_complete():
         assert table != before
