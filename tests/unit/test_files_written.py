@@ -34,7 +34,6 @@ WRITES = {
 }
 
 
-
 def _writes(call: ast.Call) -> bool:
     """Whether a call makes, replaces or renames a file."""
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
