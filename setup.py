@@ -35,6 +35,7 @@ REQUIRES = [
     "scikit-learn>=1.5,<2",
     "tensorboard>=2.16,<3",
     "urllib3>=1.26,<3",
+    "waitress>=3.0.1,<4",
     "werkzeug>=3,<4",
     "typer>=0.15,<1",
     "rich>=13,<16",

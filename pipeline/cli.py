@@ -119,6 +119,9 @@ def versions(root: RootOption) -> None:
             version.digest.removeprefix("sha256:")[:10],
         )
     Console().print(table)
+    for version in listed:
+        if version.fault:
+            typer.echo(f"Version {version.number}: {version.fault}", err=True)
 
 
 @app.command()

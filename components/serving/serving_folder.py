@@ -75,7 +75,8 @@ class Version:
         path: the folder.
         served: whether it is the highest, which TensorFlow Serving serves.
         complete: whether it holds a `saved_model.pb`. Only a foreign writer leaves a version that does not.
-        record: what `serving.json` says; empty for a version that another tool pushed.
+        record: what `serving.json` says; empty for a version that another tool pushed, and where `fault` is not "".
+        fault: why the version's `serving.json` cannot be taken for one, and the way out; "" for all others.
     """
 
     number: int
@@ -83,6 +84,7 @@ class Version:
     served: bool
     complete: bool
     record: Mapping[str, Any]
+    fault: str = ""
 
     @property
     def origin(self) -> int:
@@ -124,21 +126,14 @@ class Publication:
 def versions(folder: str | os.PathLike[str]) -> list[Version]:
     """Lists the versions in a serving folder, the oldest first; none if the folder does not exist.
 
+    A `serving.json` that is none is told in its version's `fault`, so that it hides no other version.
+
     Raises:
-        ValueError: the folder is remote, or a `serving.json` in it is not readable as one.
+        ValueError: the folder is remote.
     """
     root = local_folder(folder)
     numbered = {int(path.name): path for path in _numbered_folders(root)}
-    listed = [
-        Version(
-            number=number,
-            path=path,
-            served=number == max(numbered),
-            complete=(path / SAVED_MODEL_FILE).is_file(),
-            record=_read_record(path),
-        )
-        for number, path in sorted(numbered.items())
-    ]
+    listed = [_version(path, served=number == max(numbered)) for number, path in sorted(numbered.items())]
     return [version for version in listed if version.path.exists()]  # a push may have retired one meanwhile
 
 
@@ -173,7 +168,8 @@ def publish(  # noqa: PLR0913 - all but two are settings, by keyword
 
     Raises:
         WithdrawnModelError: the model was rolled back from.
-        ValueError: the model is none, or not the expected one; a remote folder; a setting out of range.
+        ValueError: the model is none, or not the expected one; a remote folder; a setting out of range; the served
+            version's `serving.json`, which knows the withdrawn models, cannot be read.
         TimeoutError: another process held the folder for too long.
         OSError: no permission, a full disk, or a copy that differs from the original.
     """
@@ -192,7 +188,7 @@ def publish(  # noqa: PLR0913 - all but two are settings, by keyword
         )
     with _locked(root, lock_timeout_seconds):
         present = versions(root)
-        served = present[-1] if present else None
+        served = _readable(present[-1]) if present else None
         if served is not None and _holds(served, digest):
             publication = Publication(served.number, served.path, digest, is_new=False)
         else:
@@ -227,7 +223,8 @@ def rollback(
         lock_timeout_seconds: how long to wait for a push to the same folder.
 
     Raises:
-        ValueError: there is no such version, it is damaged, or there is none before.
+        ValueError: there is no such version, it is damaged, or there is none before; the served version's
+            `serving.json` cannot be read.
         TimeoutError, OSError: as in `publish`.
     """
     root = local_folder(folder)
@@ -235,7 +232,7 @@ def rollback(
         raise ValueError(f"There is nothing to roll back: {root} holds no version. Push a model first.")
     with _locked(root, lock_timeout_seconds):
         present = versions(root)
-        served = present[-1]
+        served = _readable(present[-1])
         target = _chosen_target(present, version, root)
         manifest = model_manifest(target.path)
         digest = _digest(manifest)
@@ -259,7 +256,8 @@ def rollback(
 def rollback_target(present: list[Version]) -> Version | None:
     """The version that `rollback` without a version restores, or None.
 
-    It is the model pushed last before the served one, leaving out the withdrawn ones.
+    It is the model pushed last before the served one, leaving out the withdrawn ones and those whose `serving.json`
+    cannot be read.
 
     Args:
         present: what `versions` lists.
@@ -268,7 +266,8 @@ def rollback_target(present: list[Version]) -> Version | None:
         return None
     served = present[-1]
     withdrawn = served.record.get("withdrawn", [])
-    earlier = [v for v in present if v.complete and v.origin < served.origin and v.digest not in withdrawn]
+    known = [v for v in present if v.complete and not v.fault and v.origin < served.origin]
+    earlier = [v for v in known if v.digest not in withdrawn]
     return max(earlier, key=lambda v: (v.origin, v.number), default=None)
 
 
@@ -464,21 +463,66 @@ def _numbered_folders(root: pathlib.Path) -> list[pathlib.Path]:
     return [path for path in root.iterdir() if _VERSION_NAME.fullmatch(path.name) and path.is_dir()]
 
 
-def _read_record(version: pathlib.Path) -> Mapping[str, Any]:
-    path = version / RECORD_FILE
+def _version(path: pathlib.Path, served: bool) -> Version:
+    record: Mapping[str, Any] = {}
+    fault = ""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = _read_record(path)
+    except (ValueError, RecursionError, OSError) as error:
+        fault = (
+            f"Expected the record of a push in {path / RECORD_FILE}, received {error}. Remove or repair it."
+        )
+    complete = (path / SAVED_MODEL_FILE).is_file()
+    return Version(int(path.name), path, served, complete, record, fault)
+
+
+def _readable(served: Version) -> Version:
+    """The served version; its record alone knows all the withdrawn models, so nothing is published without it."""
+    if served.fault:
+        raise ValueError(served.fault)
+    return served
+
+
+def _read_record(version: pathlib.Path) -> Mapping[str, Any]:
+    """The record, empty if there is none; what the code here goes by has the types that it relies on.
+
+    Raises:
+        ValueError, RecursionError, OSError: there is a file that is no record.
+    """
+    try:
+        record = json.loads((version / RECORD_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        raise ValueError(
-            f"Expected JSON in {path}, received something else: {error}. Remove or repair it."
-        ) from error
-    if not isinstance(record, dict) or not {"digest", "origin_version", "published_at"} <= record.keys():
-        raise ValueError(
-            f"Expected the record of a push in {path}, received other JSON. Remove or repair it."
-        )
+    if flaw := _flaw(record):
+        raise ValueError(flaw)
+    dt.datetime.fromisoformat(record["published_at"])
     return record
+
+
+def _flaw(record: Any) -> str:
+    """What about the JSON is not as the code here and the readers of the lineage need it; "" if nothing."""
+    if not isinstance(record, dict):
+        return "JSON that is no object"
+    lineage = record.get("lineage", {})
+    needed = {
+        "digest": (record, str),
+        "origin_version": (record, int),
+        "published_at": (record, str),
+    }
+    wanted = {
+        "action": (record, str),
+        "withdrawn": (record, list),
+        "files": (record, dict),
+        "lineage": (record, dict),
+        "metrics": (lineage, dict),
+        "inputs": (lineage, dict),
+    }
+    for name, (place, kind) in (needed | wanted).items():
+        if not isinstance(place, dict) or (name not in place and name in wanted):
+            continue
+        if not isinstance(place.get(name), kind):
+            return f"JSON whose {name} is {json.dumps(place.get(name))[:40]}"
+    return ""
 
 
 @contextlib.contextmanager

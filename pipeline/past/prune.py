@@ -238,7 +238,11 @@ def _plan(root: Root, policy: PrunePolicy) -> _Plan:
         for one in graph.artifacts.values()
         if one.state == store_graph.LIVE and one.id not in reasons and one.id not in elsewhere
     ]
-    return _Plan(graph, reasons, marked, kept_runs(graph, policy), serving_folder.versions(root.serving))
+    present = serving_folder.versions(root.serving)
+    for version in present:
+        if version.fault:  # it alone knows which of the artifacts the version is of
+            raise ValueError(version.fault)
+    return _Plan(graph, reasons, marked, kept_runs(graph, policy), present)
 
 
 def _elsewhere(root: Root, graph: StoreGraph) -> set[int]:

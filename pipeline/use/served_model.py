@@ -54,7 +54,7 @@ class ServedModel:
         path: the version folder, with `saved_model.pb` in it.
 
     Raises:
-        ValueError: when the folder holds no SavedModel that can be loaded.
+        ValueError: when the folder holds no SavedModel that can be loaded, whatever the loader says of it.
     """
 
     def __init__(self, path: pathlib.Path) -> None:
@@ -63,16 +63,17 @@ class ServedModel:
             stored = saved_model_pb2.SavedModel.FromString(
                 (path / serving_folder.SAVED_MODEL_FILE).read_bytes()
             )
-        except (OSError, tf.errors.OpError) as error:
+            self.signatures: dict[str, Signature] = {
+                name: _signature(definition)
+                for name, definition in stored.meta_graphs[0].signature_def.items()
+                if name != _INIT_OP
+            }
+        except Exception as error:
+            # TensorFlow parses the files as they are: damage in them comes out as any exception there is.
             raise ValueError(
                 f"Cannot load a SavedModel from {path}: {reason(error)}. Give the folder of a pushed version."
             ) from error
         self.path = path
-        self.signatures: dict[str, Signature] = {
-            name: _signature(definition)
-            for name, definition in stored.meta_graphs[0].signature_def.items()
-            if name != _INIT_OP
-        }
 
     def call(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs a signature on any number of rows.

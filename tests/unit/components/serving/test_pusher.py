@@ -353,12 +353,57 @@ def test_what_is_no_model_is_refused(models: dict[str, pathlib.Path], serving: p
     assert _seen(serving) == []
 
 
-def test_a_record_that_is_none_is_named(models: dict[str, pathlib.Path], serving: pathlib.Path) -> None:
-    published = serving_folder.publish(models["A"], serving)
-    for text in ("{", "[]", '{"digest": 1}'):
-        (published.path / "serving.json").write_text(text)
-        with pytest.raises(ValueError, match=r"Expected .*serving\.json, received"):
-            serving_folder.versions(serving)
+BROKEN_RECORDS = (
+    "{",
+    "[]",
+    "[" * 100_000,
+    '{"digest": 1}',
+    '{"digest": "sha256:0", "origin_version": "x", "published_at": "2025-01-01"}',
+    '{"digest": "sha256:0", "origin_version": 1, "published_at": "yesterday"}',
+    '{"digest": "sha256:0", "origin_version": 1, "published_at": "2025-01-01", "lineage": []}',
+    '{"digest": "sha256:0", "origin_version": 1, "published_at": "2025-01-01", "lineage": {"metrics": 1}}',
+    '{"digest": "sha256:0", "origin_version": 1, "published_at": "2025-01-01", "withdrawn": 3}',
+)
+
+
+@pytest.mark.parametrize("text", BROKEN_RECORDS)
+def test_a_broken_record_of_an_old_version_stops_no_push_and_no_rollback(
+    models: dict[str, pathlib.Path], serving: pathlib.Path, text: str
+) -> None:
+    first, second, third = (serving_folder.publish(models[name], serving) for name in "ABC")
+    (second.path / "serving.json").write_text(text)
+    listed = serving_folder.versions(serving)
+    assert [bool(version.fault) for version in listed] == [False, True, False]
+    assert "Remove or repair it." in listed[1].fault
+    assert (listed[1].digest, listed[1].origin, listed[1].accuracy) == (second.digest, second.version, None)
+    assert (
+        serving_folder.rollback(serving).digest == first.digest
+    )  # passes over the version that cannot be read
+    with pytest.raises(serving_folder.WithdrawnModelError):
+        serving_folder.publish(models["C"], serving)
+    assert serving_folder.rollback(serving, third.version).digest == third.digest
+    assert serving_folder.rollback(serving, second.version).digest == second.digest
+    last = serving_folder.publish(models["A"], serving, keep_versions=1, retire_after_seconds=0.0)
+    assert serving_folder.versions(serving)[-1].number == last.version
+
+
+def test_without_the_served_versions_record_nothing_is_published(
+    models: dict[str, pathlib.Path], serving: pathlib.Path
+) -> None:
+    """It alone knows the withdrawn models. Once it is removed, as the message says, all goes on."""
+    serving_folder.publish(models["A"], serving)
+    served = serving_folder.publish(models["B"], serving)
+    (served.path / "serving.json").write_text("{")
+    before = _seen(serving)
+    for change in (
+        lambda: serving_folder.publish(models["C"], serving),
+        lambda: serving_folder.rollback(serving),
+    ):
+        with pytest.raises(ValueError, match=r"serving\.json, received .* Remove or repair it\."):
+            change()
+    assert _seen(serving) == before
+    (served.path / "serving.json").unlink()
+    assert serving_folder.publish(models["C"], serving).is_new
 
 
 # Faults. A program pushes in a process of its own and dies at a given moment of its work on the file system,
