@@ -159,12 +159,12 @@ def _serve_by_ourselves(folder: pathlib.Path, name: str, host: str, port: int) -
     except OSError as error:
         _cannot_listen(host, port, error)
     _quiet_tensorflow()
-    from pipeline.use import rest
+    from pipeline.use import rest, version_follower
 
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("byol.serve").setLevel(logging.INFO)
     try:
-        follower = rest.VersionFollower(folder)
+        follower = version_follower.VersionFollower(folder)
         server = rest.start_server(rest.RestApp(name, follower), host, port)
     except ValueError as error:
         stop(str(error))

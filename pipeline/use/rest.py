@@ -10,11 +10,9 @@ status 4xx and {"error": ...}; the server goes on. docs/decisions/0071-serve.md 
 
 import base64
 import binascii
-import dataclasses
 import json
 import logging
 import os
-import pathlib
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -25,73 +23,16 @@ from werkzeug.routing import Map, Rule
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
-from components.serving import serving_folder
-from pipeline.use.encoder import find_version
-from pipeline.use.served_model import RejectedInputError, ServedModel, Signature, TensorInfo
+from pipeline.use.served_model import RejectedInputError, Signature, TensorInfo
+from pipeline.use.version_follower import LoadedVersion, VersionFollower
 
 DEFAULT_SIGNATURE = "serving_default"
 MAX_BODY_BYTES = 64 * 1024 * 1024
-POLL_SECONDS = 1.0
 # A client that sends nothing for so long loses its connection and frees its thread.
 IDLE_SECONDS = 30
 LOG = logging.getLogger("byol.serve")
 _RANGES: dict[str, type[np.integer[Any]]] = {"DT_UINT8": np.uint8, "DT_INT32": np.int32, "DT_INT64": np.int64}
 _FLOATS = {"DT_FLOAT": np.float32, "DT_DOUBLE": np.float64}
-
-
-@dataclasses.dataclass(frozen=True)
-class LoadedVersion:
-    """The version that answers now."""
-
-    number: int
-    model: ServedModel
-
-
-class VersionFollower:
-    """Keeps the highest version of a serving folder loaded.
-
-    A request takes `current` once and keeps it, so a switch never changes the model under a request. A version that
-    cannot be loaded is reported and passed over; the one before goes on.
-
-    Args:
-        folder: the serving folder.
-
-    Raises:
-        ValueError: there is no version that can be loaded.
-    """
-
-    def __init__(self, folder: pathlib.Path) -> None:
-        self.folder = folder
-        path = find_version(folder)
-        self.current = LoadedVersion(int(path.name), ServedModel(path))
-        self._refused: set[int] = set()
-        self._stopped = threading.Event()
-
-    def follow(self, seconds: float = POLL_SECONDS) -> None:
-        """Looks for a new version every `seconds`, until `stop`; runs in a thread of its own."""
-        while not self._stopped.wait(seconds):
-            self.look()
-
-    def look(self) -> None:
-        """Loads the highest version, if it is another one than the current."""
-        try:
-            complete = [version for version in serving_folder.versions(self.folder) if version.complete]
-        except (OSError, ValueError) as error:
-            LOG.warning("Cannot list %s: %s", self.folder, error)
-            return
-        if not complete or complete[-1].number in {self.current.number, *self._refused}:
-            return
-        newest = complete[-1]
-        try:
-            self.current = LoadedVersion(newest.number, ServedModel(newest.path))
-            LOG.info("Version %d is served now.", newest.number)
-        except ValueError as error:
-            self._refused.add(newest.number)
-            LOG.warning("Version %d stays, %d is passed over: %s", self.current.number, newest.number, error)
-
-    def stop(self) -> None:
-        """Ends `follow`."""
-        self._stopped.set()
 
 
 class RestApp:

@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 from components.serving.serving_requests import ANIMATED_GIF, png_bomb
-from pipeline.use import rest
+from pipeline.use import rest, version_follower
 from tests.component import tiny_served
 
 PROJECT = pathlib.Path(__file__).resolve().parents[3]
@@ -27,7 +27,7 @@ def served(tmp_path_factory):
     """A running server over one version: folder, follower, address, and TensorFlow's own load of the model."""
     folder = tmp_path_factory.mktemp("serving")
     tiny_served.write(folder, 5, seed=1)
-    follower = rest.VersionFollower(folder)
+    follower = version_follower.VersionFollower(folder)
     server = rest.start_server(rest.RestApp("enc", follower), "127.0.0.1", 0)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield (

@@ -28,7 +28,7 @@ from components.serving import serving_check, serving_folder, serving_requests
 from components.serving.serving_limits import ServingLimits
 from pipeline import eval_config
 from pipeline.config import PRESETS
-from pipeline.use import rest
+from pipeline.use import rest, version_follower
 from tests.component import gate_models
 from trainer import networks
 from trainer.architecture import EncoderConfig
@@ -177,7 +177,7 @@ def test_an_image_of_a_stranger_is_an_error_of_its_request_and_the_server_lives(
 
 def test_rest_answers_equal_tfmas_predictions_row_by_row(world, pngs, expected):
     """REST's row form, {"instances": [{"b64": ...}, ...]}, over HTTP to the server of `byol serve`."""
-    app = rest.RestApp("encoder", rest.VersionFollower(world[0].parent))
+    app = rest.RestApp("encoder", version_follower.VersionFollower(world[0].parent))
     server = rest.start_server(app, "127.0.0.1", 0)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     answers = []
