@@ -83,43 +83,11 @@ def retrain(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
 
     Exit status: 0 pushed, nothing new, or another one at work; 1 failed; 2 wrong arguments; 3 refused by a gate.
     """
-    from pipeline.retrain import hooks, notices, retraining
-    from pipeline.spans import arrivals
-
-    try:
-        request = retraining.Request(
-            data=data,
-            test=test or data / arrivals.TEST_FOLDER,
-            root=Root(root.absolute()),
-            preset=preset,
-            config=_config(preset, assignments or [], warm_start),
-            window=window,
-            attempts=attempts,
-            accept=tuple(accept or ()),
-            exclude=tuple(exclude or ()),
-            keep_runs=keep_runs,
-            keep_spans=keep_spans,
-        )
-        idle = not request.exclude and not retraining.has_work(request, Ledger.load(request.root.ledger))
-        told = notices.Notices(request.root, hooks.HookConfig(on_pushed, on_refused, on_failed), metrics)
-        if idle:
-            told.idle()
-    except (ValueError, OSError) as error:
-        console.stop(str(error))
-    if idle:
+    request, told = _asked({**locals()})
+    if _idle(request, told):
         typer.echo(f"Nothing new in {data}.")
-        return
-    try:
-        outcome = _work(request, told)
-    finally:
-        told.deliver()
-    if outcome.kind == ledger.PUSHED:
-        typer.echo(f"Pushed version {outcome.version}, accuracy {outcome.accuracy:.2%}.")
-        if outcome.reason:
-            typer.echo(f"Not taken: {outcome.reason.rstrip('.')}.", err=True)
-    elif outcome.kind != retraining.NOTHING_NEW:
-        words = "Failed" if outcome.kind == ledger.FAILED else "Not pushed"
-        console.stop(f"{words}: {outcome.reason.rstrip('.')}.", notices.STATUS[outcome.kind])
+    else:
+        _say(_work(request, told))
 
 
 def check(options: Mapping[str, Any]) -> None:
@@ -131,11 +99,67 @@ def check(options: Mapping[str, Any]) -> None:
     Raises:
         ValueError: a preset, a setting, a hook or the file of metrics that can never be used.
     """
+    _settings(options)
+    _notices(options)
+
+
+def _asked(options: Mapping[str, Any]) -> "tuple[retraining.Request, notices.Notices]":
+    """What is to be trained and who is told, from the values of `retrain`'s arguments by name."""
+    from pipeline.retrain import retraining
+    from pipeline.spans import arrivals
+
+    try:
+        request = retraining.Request(
+            **{name: options[name] for name in ("data", "preset", "window", "attempts")},
+            **{name: options[name] for name in ("keep_runs", "keep_spans")},
+            test=options["test"] or options["data"] / arrivals.TEST_FOLDER,
+            root=Root(options["root"].absolute()),
+            config=_settings(options),
+            accept=tuple(options["accept"] or ()),
+            exclude=tuple(options["exclude"] or ()),
+        )
+        return request, _notices(options)
+    except (ValueError, OSError) as error:
+        console.stop(str(error))
+
+
+def _settings(options: Mapping[str, Any]) -> PipelineConfig:
+    warm_start = options["warm_start"]
+    chosen = [] if warm_start is None else [f"warm_start={warm_start}"]
+    return chosen_preset(options["preset"], [*(options["assignments"] or []), *chosen])
+
+
+def _notices(options: Mapping[str, Any]) -> "notices.Notices":
     from pipeline.retrain import hooks, notices
 
-    _config(options["preset"], options["assignments"] or [], options["warm_start"])
     hook_config = hooks.HookConfig(*(options[f"on_{kind}"] for kind in hooks.KINDS))
-    notices.Notices(Root(options["root"]), hook_config, options["metrics"])
+    return notices.Notices(Root(options["root"].absolute()), hook_config, options["metrics"])
+
+
+def _idle(request: "retraining.Request", told: "notices.Notices") -> bool:
+    """Whether there is nothing to do; the heartbeat says that somebody looked."""
+    from pipeline.retrain import retraining
+
+    try:
+        idle = not request.exclude and not retraining.has_work(request, Ledger.load(request.root.ledger))
+        if idle:
+            told.idle()
+    except (ValueError, OSError) as error:
+        console.stop(str(error))
+    return idle
+
+
+def _say(outcome: "retraining.Outcome") -> None:
+    """Tells the outcome, in words and as the exit status."""
+    from pipeline.retrain import notices, retraining
+
+    if outcome.kind == ledger.PUSHED:
+        typer.echo(f"Pushed version {outcome.version}, accuracy {outcome.accuracy:.2%}.")
+        if outcome.reason:
+            typer.echo(f"Not taken: {outcome.reason.rstrip('.')}.", err=True)
+    elif outcome.kind != retraining.NOTHING_NEW:
+        words = "Failed" if outcome.kind == ledger.FAILED else "Not pushed"
+        console.stop(f"{words}: {outcome.reason.rstrip('.')}.", notices.STATUS[outcome.kind])
 
 
 def _work(request: "retraining.Request", told: "notices.Notices") -> "retraining.Outcome":
@@ -155,6 +179,8 @@ def _work(request: "retraining.Request", told: "notices.Notices") -> "retraining
         # Only clearing up is left: a second Ctrl-C ends the process at once, and silently.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         console.stop("Interrupted. The same command goes on from where it was.", notices.INTERRUPTED)
+    finally:
+        told.deliver()
 
 
 def _in_the_lock(request: "retraining.Request", told: "notices.Notices") -> "retraining.Outcome":
@@ -165,8 +191,3 @@ def _in_the_lock(request: "retraining.Request", told: "notices.Notices") -> "ret
     with console.quiet(log_file) as person:
         person.print(f"Preset {request.preset}. Full log: {log_file}", highlight=False)
         return retraining.retrain(request, person, told.training)
-
-
-def _config(preset: str, assignments: list[str], warm_start: str | None) -> PipelineConfig:
-    chosen = [] if warm_start is None else [f"warm_start={warm_start}"]
-    return chosen_preset(preset, [*assignments, *chosen])

@@ -302,7 +302,7 @@ def test_the_process_cannot_import_the_project(tmp_path: pathlib.Path) -> None:
     root = pathlib.Path(serving_check.__file__).parents[2]
     program = (
         f"import sys; sys.path.insert(0, {str(root)!r})\n"
-        "from components import serving_requests\n"
+        "from components.serving import serving_requests\n"
         "for name in [n for n in sys.modules if n.split('.')[0] == 'components']: del sys.modules[name]\n"
         f"sys.meta_path.insert(0, "
         f"serving_requests.ProjectImportBlocker({list(serving_check.PROJECT_PACKAGES)!r}))\nimport "
