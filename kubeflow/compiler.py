@@ -8,6 +8,7 @@ time limits), which are a second document of the YAML file.
 import dataclasses
 import json
 import pathlib
+import re
 from typing import Any, Literal
 
 import yaml
@@ -17,12 +18,19 @@ from components.staging import write_atomically
 from kubeflow import bindings, spec_checks
 from kubeflow.config import KubeflowConfig, Step, check_platform
 from kubeflow.entrypoint import CODE_OPTION, code_digest
-from pipeline import pipeline
+from pipeline import nodes, pipeline
 from pipeline.beam import beam_args
 from pipeline.config import PipelineConfig
 
 ENTRYPOINT = ("python", "-m", "kubeflow.entrypoint")
 Span = int | Literal["latest"] | None
+# Argo counts a task's `backoffMaxDuration` from the start of its first attempt, waiting for a node included
+# (workflow/controller/operator.go:1041 at 3.5.14), so each attempt may wait this long.
+PENDING_SECONDS = 3600
+# Vertex AI and the specification's own words allow no more; KFP hands any value to Argo
+# (backend/src/v2/compiler/argocompiler/container.go:633 at 2.16.1).
+_VERTEX_RETRY_SECONDS = 3600
+_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +114,9 @@ def compile_pipeline(
     )
     job = runner.run(built, write_out=False)
     platform: dict[str, Any] = {}
-    _add_resources(job["pipelineSpec"], cluster, platform)
+    _add_resources(job["pipelineSpec"], cluster, platform, vertex)
+    if not vertex:
+        rename_tasks(job["pipelineSpec"])
     compiled = Compiled(
         job, None if vertex else {"platforms": {"kubernetes": {"deploymentSpec": {"executors": platform}}}}
     )
@@ -114,6 +124,55 @@ def compile_pipeline(
     if problems:
         raise ValueError(f"The compiled pipeline would be refused: {' '.join(problems)}")
     return compiled
+
+
+def task_name(node: str) -> str:
+    """A node's task on KFP: "Cifar10ExampleGen" is "cifar10-example-gen".
+
+    KFP to 2.13 makes the pod's name of a task with retries from the task's
+    (backend/src/v2/compiler/argocompiler/container.go:283 at 2.5.0), Argo takes it as it stands
+    (workflow/util/pod_name.go), and Kubernetes has no upper case in the name of a pod.
+    """
+    return _WORD.sub("-", node).lower()
+
+
+def rename_tasks(spec: dict[str, Any]) -> None:
+    """Gives each task of a PipelineSpec the name that pods can have; components and executors keep theirs.
+
+    Raises:
+        ValueError: two nodes would be one task.
+    """
+    tasks = spec["root"]["dag"]["tasks"]
+    renamed = {task_name(node): task for node, task in tasks.items()}
+    if len(renamed) < len(tasks):
+        raise ValueError(f"Nodes differ in upper case alone: {', '.join(sorted(tasks))}; rename one of them.")
+    for name, task in renamed.items():
+        task["taskInfo"] = {**task.get("taskInfo", {}), "name": name}
+        if "dependentTasks" in task:
+            task["dependentTasks"] = [task_name(node) for node in task["dependentTasks"]]
+        inputs = task.get("inputs", {})
+        for source in [*inputs.get("artifacts", {}).values(), *inputs.get("parameters", {}).values()]:
+            for producer in source.values():
+                if isinstance(producer, dict) and "producerTask" in producer:
+                    producer["producerTask"] = task_name(producer["producerTask"])
+    spec["root"]["dag"]["tasks"] = renamed
+
+
+def retry_policy(task: str, step: Step, vertex: bool = False) -> dict[str, Any] | None:
+    """How often a node's task is tried again, and until when; None for not at all.
+
+    A data gate that refuses refuses again: there is no exit code by which KFP could tell that from a fault.
+    """
+    if not step.retries or task in nodes.DATA_GATES:
+        return None
+    waits = step.backoff_seconds * (2**step.retries - 1)
+    attempts = (step.retries + 1) * (60 * step.timeout_minutes + PENDING_SECONDS)
+    return {
+        "maxRetryCount": step.retries,
+        "backoffDuration": f"{step.backoff_seconds}s",
+        "backoffFactor": 2.0,
+        "backoffMaxDuration": f"{_VERTEX_RETRY_SECONDS if vertex else attempts + waits}s",
+    }
 
 
 def step_of(task: str, cluster: KubeflowConfig) -> Step:
@@ -125,7 +184,9 @@ def step_of(task: str, cluster: KubeflowConfig) -> Step:
     return cluster.steps.data
 
 
-def _add_resources(spec: dict[str, Any], cluster: KubeflowConfig, platform: dict[str, Any]) -> None:
+def _add_resources(
+    spec: dict[str, Any], cluster: KubeflowConfig, platform: dict[str, Any], vertex: bool
+) -> None:
     """Writes each step's resources into `spec` and its Kubernetes settings into `platform`, by executor."""
     executors = spec["deploymentSpec"]["executors"]
     for name, task in spec["root"]["dag"]["tasks"].items():
@@ -135,13 +196,9 @@ def _add_resources(spec: dict[str, Any], cluster: KubeflowConfig, platform: dict
             continue
         step = step_of(name, cluster)
         executors[label]["container"]["resources"] = _resources(step)
-        if step.retries:
-            task["retryPolicy"] = {
-                "maxRetryCount": step.retries,
-                "backoffDuration": f"{step.backoff_seconds}s",
-                "backoffFactor": 2.0,
-                "backoffMaxDuration": "3600s",
-            }
+        policy = retry_policy(name, step, vertex)
+        if policy:
+            task["retryPolicy"] = policy
         platform[label] = _kubernetes(step, cluster)
 
 

@@ -11,7 +11,12 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 SCHEMA_VERSION = "2.1.0"
-_TASK = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?")  # goes to Argo unchanged
+_VERTEX_TASK = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?")
+# Part of a pod's name (backend/src/v2/compiler/argocompiler/container.go:283 at 2.5.0; Argo's workflow/util/pod_name.go
+# does not lower it), of which Kubernetes takes a-z, 0-9 and -; and, with what KFP appends, of a template's in Argo.
+_TASK = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+# Linux gives one argument no more (MAX_ARG_STRLEN), and a step whose argument is longer cannot be started.
+MAX_ARGUMENT_BYTES = 128 * 1024 - 1
 _PIPELINE = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
 _RUNS = {"container", "importer"}  # "resolver" and "customJob": not implemented on open-source KFP
 _DEVICE = re.compile(r"[a-z0-9.-]+\.[a-z]+/[a-z0-9.-]+")
@@ -43,12 +48,13 @@ def problems(spec: Spec, platform: Spec | None = None, vertex: bool = False) -> 
         return [f"It is no PipelineSpec: {error}."]
     found = list(_header(spec))
     found += _components(spec)
-    found += _tasks(spec)
+    found += _tasks(spec, vertex)
     found += _accelerators(spec, vertex)
     if not found and (circle := _circle(spec)):
         found.append(f"Tasks wait for each other: {circle}.")
     if platform is not None:
         found += _platform(spec, platform)
+        found += _retries(spec, platform)
     return found
 
 
@@ -75,13 +81,17 @@ def _components(spec: Spec) -> Iterator[str]:
         container = executors[label].get("container")
         if container is not None and not (container.get("image") and container.get("command")):
             yield f"Executor {label} has no image or no command."
+        longest = max((len(a.encode()) for a in (container or {}).get("args", [])), default=0)
+        if longest > MAX_ARGUMENT_BYTES:
+            yield f"Executor {label} has an argument of {longest} bytes; Linux takes {MAX_ARGUMENT_BYTES} at most."
 
 
-def _tasks(spec: Spec) -> Iterator[str]:
+def _tasks(spec: Spec, vertex: bool) -> Iterator[str]:
     tasks, components = tasks_of(spec), spec.get("components", {})
     for name, task in tasks.items():
-        if not _TASK.fullmatch(name):
-            yield f"Task {name} has a name that Argo refuses; it is made of a-z, A-Z, 0-9 and -."
+        if not (_VERTEX_TASK if vertex else _TASK).fullmatch(name):
+            letters = "a-z, A-Z" if vertex else "a-z"
+            yield f"Task {name} has a name that no pod can have; it is 1 to 63 of {letters}, 0-9 and -, no - at an end."
         reference = task.get("componentRef", {}).get("name")
         if reference not in components:
             yield f"Task {name} runs the component {reference!r}, which does not exist."
@@ -170,6 +180,36 @@ def _platform(spec: Spec, platform: Spec) -> Iterator[str]:
                 yield f"The platform has settings for {label}, which is no executor."
             for field in sorted(settings.keys() - _PLATFORM_FIELDS):
                 yield f"The platform's settings for {label} hold {field}, which older backends refuse."
+
+
+def _retries(spec: Spec, platform: Spec) -> Iterator[str]:
+    """Argo counts `backoffMaxDuration` from the first attempt, and ends a later one's pod by it.
+
+    See workflow/controller/operator.go:1041-1093 of Argo 3.5.14. Without the field nothing is tried again from KFP
+    2.14 on, where it becomes 0 (backend/src/v2/compiler/argocompiler/container.go:633 and 644 at 2.16.1).
+    """
+    executors = (
+        platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {}).get("executors", {})
+    )
+    for name, task in tasks_of(spec).items():
+        policy = task.get("retryPolicy")
+        if not policy or not policy.get("maxRetryCount"):
+            continue
+        label = spec["components"].get(task["componentRef"]["name"], {}).get("executorLabel")
+        attempts = (policy["maxRetryCount"] + 1) * int(
+            executors.get(label, {}).get("activeDeadlineSeconds", 0)
+        )
+        until = _seconds(policy.get("backoffMaxDuration", "0s"))
+        if until <= attempts:
+            yield (
+                f"Task {name} is tried again for {until:g} s after its first start; expected more than the "
+                f"{attempts} s that its attempts may take."
+            )
+
+
+def _seconds(duration: str) -> float:
+    """A protobuf Duration in JSON, such as "60s"."""
+    return float(duration.removesuffix("s"))
 
 
 def tasks_of(spec: Spec) -> dict[str, Any]:

@@ -23,6 +23,8 @@ import uuid
 
 import yaml
 
+from kubeflow.compiler import task_name
+
 PROJECT = pathlib.Path(__file__).resolve().parents[2]
 SCHEMES = {"minio://": "minio", "s3://": "s3", "gs://": "gcs"}
 FORKED_STEP = pathlib.Path(__file__).with_name("kfp_forked_step.py")
@@ -63,7 +65,8 @@ class Cluster:
         return cls(folder, spec, platform)
 
     def run(self, root: str, only: set[str] | None = None) -> None:
-        """Runs every task, or those in `only` with what an earlier run left for the others."""
+        """Runs every task, or those of the nodes in `only` with what an earlier run left for the others."""
+        only = None if only is None else {task_name(node) for node in only}
         tasks = self.spec["root"]["dag"]["tasks"]
         waiting = {name: self._before(task) for name, task in tasks.items() if only is None or name in only}
         run_id = str(uuid.uuid4())
@@ -177,8 +180,8 @@ class Cluster:
         return self.folder / "store" / uri.replace("://", "/")
 
     def path(self, task: str, key: str) -> pathlib.Path:
-        """Where an artifact lies in the object store."""
-        return self._in_store(self.outputs[task][key]["uri"])
+        """Where an artifact of a node lies in the object store."""
+        return self._in_store(self.outputs[task_name(task)][key]["uri"])
 
     @staticmethod
     def _copy(source: pathlib.Path, uri: str, pod: pathlib.Path) -> None:

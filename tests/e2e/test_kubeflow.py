@@ -79,14 +79,14 @@ def test_every_container_ran_and_pushed_an_encoder_with_the_local_runs_metrics(c
     assert pushed.record["files"][weights] == local.record["files"][weights]
     found = metrics(cluster.path(pipeline.EVALUATOR, "evaluation"))
     assert found[eval_config.ACCURACY] == first_run.summary["linear_accuracy"]
-    assert cluster.outputs[pipeline.PUSHER]["pushed_model"]["metadata"]["pushed"] == 1
-    assert cluster.outputs[pipeline.PUSHER]["pushed_model"]["metadata"]["pushed_version"] == str(
-        pushed.number
-    )
+    assert cluster.outputs[compiler.task_name(pipeline.PUSHER)]["pushed_model"]["metadata"]["pushed"] == 1
+    assert cluster.outputs[compiler.task_name(pipeline.PUSHER)]["pushed_model"]["metadata"][
+        "pushed_version"
+    ] == str(pushed.number)
 
 
 def test_the_span_was_resolved_when_the_run_started(cluster):
-    examples = cluster.outputs["Cifar10ExampleGen"]["examples"]["metadata"]
+    examples = cluster.outputs[compiler.task_name("Cifar10ExampleGen")]["examples"]["metadata"]
     assert examples["custom:span"] == 3
     assert (
         "data_batch_1.bin" in examples["input_fingerprint"] or "num_files:1" in examples["input_fingerprint"]
@@ -97,7 +97,7 @@ def test_the_span_was_resolved_when_the_run_started(cluster):
 
 
 def resolved(cluster, task: str) -> list:
-    return json.loads(cluster.outputs[task]["model"]["metadata"]["resolved"])
+    return json.loads(cluster.outputs[compiler.task_name(task)]["model"]["metadata"]["resolved"])
 
 
 def test_a_first_run_has_no_baseline_and_starts_anew(cluster):
@@ -157,6 +157,10 @@ def test_a_later_run_starts_from_the_served_encoder_and_is_compared_with_it(clus
 def test_the_same_file_takes_a_span_that_arrives_later(cluster):
     synthetic.write(cluster.folder / "volume/data/span-4", train=100, test=20)
     cluster.run(ROOT, only={"Cifar10ExampleGen", pipeline.SPANS_SO_FAR})
-    assert cluster.outputs["Cifar10ExampleGen"]["examples"]["metadata"]["custom:span"] == 4
-    spans = json.loads(cluster.outputs[pipeline.SPANS_SO_FAR]["examples"]["metadata"]["resolved"])
+    assert (
+        cluster.outputs[compiler.task_name("Cifar10ExampleGen")]["examples"]["metadata"]["custom:span"] == 4
+    )
+    spans = json.loads(
+        cluster.outputs[compiler.task_name(pipeline.SPANS_SO_FAR)]["examples"]["metadata"]["resolved"]
+    )
     assert [one["metadata"]["custom:span"] for one in spans] == [3, 4]

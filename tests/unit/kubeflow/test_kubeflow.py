@@ -192,7 +192,7 @@ def test_the_presets_limits_reach_the_steps_that_ask_for_them():
     )
     tasks = compiler.compile_pipeline(config, KubeflowConfig()).spec["root"]["dag"]["tasks"]
     limits, spread = (
-        tasks[step]["inputs"]["parameters"][name]["runtimeValue"]["constant"]
+        tasks[compiler.task_name(step)]["inputs"]["parameters"][name]["runtimeValue"]["constant"]
         for step, name in (("ServingCheck", "limits"), (pipeline.VERDICT, "seed_spread"))
     )
     assert json.loads(limits)["max_p99_ms"] == 20.0
@@ -214,7 +214,35 @@ def test_only_the_trainers_take_an_accelerator_and_everything_has_resources(comp
         assert kubernetes["pvcMount"] == [{"constant": "byol", "mountPath": "/mnt/byol"}]
         assert int(kubernetes["activeDeadlineSeconds"]) > 0
         assert bool(kubernetes.get("tolerations")) == (name in with_gpu)
-    assert with_gpu == {pipeline.PRETRAINER, pipeline.LINEAR_PROBE, pipeline.RANDOM_PROBE}
+    assert with_gpu == {"pretrainer", "linear-probe", "random-probe"}
+
+
+def test_every_task_has_a_name_that_a_pod_can_have(compiled):
+    """KFP 2.5's container.go:283 puts the task's name into the pod's, and Kubernetes wants DNS-1123 there."""
+    tasks = compiled.spec["root"]["dag"]["tasks"]
+    assert all(re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name) for name in tasks)
+    assert {"cifar10-example-gen", "import-schema-gen", "random-evaluator"} <= tasks.keys()
+    assert all(task["taskInfo"]["name"] == name for name, task in tasks.items())
+    assert "Cifar10ExampleGen" in compiled.spec["components"]
+    with pytest.raises(ValueError, match="differ in upper case alone"):
+        compiler.rename_tasks({"root": {"dag": {"tasks": {"Pusher": {}, "pusher": {}}}}})
+
+
+def test_retries_last_until_the_last_attempt_could_have_ended(compiled):
+    """Argo 3.5.14's operator.go:1041 counts from the first attempt: an hour ended a Pretrainer that may take 24."""
+    tasks, steps = compiled.spec["root"]["dag"]["tasks"], KubeflowConfig().steps
+    for node, step in ((pipeline.PRETRAINER, steps.pretrain), (pipeline.RANDOM_PROBE, steps.probe)):
+        until = int(tasks[compiler.task_name(node)]["retryPolicy"]["backoffMaxDuration"].removesuffix("s"))
+        waits = sum(step.backoff_seconds * 2**attempt for attempt in range(step.retries))
+        assert until - waits == (step.retries + 1) * (60 * step.timeout_minutes + 3600)
+
+
+def test_what_a_data_gate_refused_is_not_tried_again(compiled):
+    tasks = compiled.spec["root"]["dag"]["tasks"]
+    assert {name for name, task in tasks.items() if "retryPolicy" not in task} == {
+        "anomaly-gate",
+        "label-check",
+    }
 
 
 VERTEX = [
@@ -227,9 +255,9 @@ VERTEX = [
 
 
 def executor(compiled, task):
-    label = compiled.spec["components"][compiled.spec["root"]["dag"]["tasks"][task]["componentRef"]["name"]][
-        "executorLabel"
-    ]
+    tasks = compiled.spec["root"]["dag"]["tasks"]
+    name = task if task in tasks else compiler.task_name(task)
+    label = compiled.spec["components"][tasks[name]["componentRef"]["name"]]["executorLabel"]
     kubernetes = (
         compiled.platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
         if compiled.platform
@@ -281,11 +309,11 @@ def test_every_setting_of_every_kind_of_step_is_in_the_file():
             "memoryLimit": number + 10.0,
             "accelerator": {"type": f"vendor.example/device-{kind}", "count": str(number)},
         }
-        assert found.spec["root"]["dag"]["tasks"][task]["retryPolicy"] == {
+        assert found.spec["root"]["dag"]["tasks"][compiler.task_name(task)]["retryPolicy"] == {
             "maxRetryCount": number,
             "backoffDuration": f"{10 * number}s",
             "backoffFactor": 2.0,
-            "backoffMaxDuration": "3600s",
+            "backoffMaxDuration": f"{(number + 1) * (6000 * number + 3600) + 10 * number * (2**number - 1)}s",
         }
         assert kubernetes == {
             "activeDeadlineSeconds": str(6000 * number),
@@ -315,14 +343,21 @@ def test_a_warm_start_and_a_fixed_test_set_bring_their_tasks(compiled):
     config = dataclasses.replace(PRESETS["gpu"], warm_start="encoder")
     found = compiler.compile_pipeline(config, KubeflowConfig(test="data/test"))
     tasks = found.spec["root"]["dag"]["tasks"]
-    more = {pipeline.WARM_START, "KeptNetworks", pipeline.TEST_EXAMPLE_GEN, pipeline.NEWEST_EVALUATOR}
+    warm_start, kept, pretrainer = map(
+        compiler.task_name, (pipeline.WARM_START, "KeptNetworks", pipeline.PRETRAINER)
+    )
+    more = {
+        warm_start,
+        kept,
+        *map(compiler.task_name, (pipeline.TEST_EXAMPLE_GEN, pipeline.NEWEST_EVALUATOR)),
+    }
     assert tasks.keys() - compiled.spec["root"]["dag"]["tasks"].keys() == more
-    assert pipeline.WARM_START in spec_checks.predecessors(tasks[pipeline.PRETRAINER])
-    assert spec_checks.predecessors(tasks["KeptNetworks"]) == {pipeline.PRETRAINER, pipeline.PUSHER}
+    assert warm_start in spec_checks.predecessors(tasks[pretrainer])
+    assert spec_checks.predecessors(tasks[kept]) == {pretrainer, "pusher"}
     # Both read and write where the other looks.
     stores = {
         tasks[name]["inputs"]["parameters"]["store"]["runtimeValue"]["constant"]
-        for name in (pipeline.WARM_START, "KeptNetworks")
+        for name in (warm_start, kept)
     }
     assert stores == {KubeflowConfig().folder("networks")}
 
@@ -347,7 +382,8 @@ def test_vertex_gets_its_own_names_and_no_kubernetes(tmp_path):
     json_format.ParseDict(job["pipelineSpec"], pipeline_spec_pb2.PipelineSpec())
     container, _ = executor(found, pipeline.PRETRAINER)
     assert container["resources"]["accelerator"] == {"type": "NVIDIA_TESLA_T4", "count": "1"}
-    assert found.spec["root"]["dag"]["tasks"][pipeline.PRETRAINER]["retryPolicy"]["maxRetryCount"] == 3
+    policy = found.spec["root"]["dag"]["tasks"][pipeline.PRETRAINER]["retryPolicy"]
+    assert (policy["maxRetryCount"], policy["backoffMaxDuration"]) == (3, "3600s")
     assert "/gcs/bucket/byol/serving" in json.dumps(job)
     assert "/mnt/byol" not in json.dumps(job)
     with pytest.raises(ValueError, match=r"ends in \.json here"):
@@ -405,34 +441,62 @@ def test_a_secrets_value_in_place_of_a_name_is_refused_and_not_repeated():
         (lambda spec, _: spec.update(surprise=1), "It is no PipelineSpec"),
         (lambda spec, _: spec["pipelineInfo"].update(name="by_ol"), "The pipeline's name is 'by_ol'"),
         (
-            lambda spec, _: spec["root"]["dag"]["tasks"]["Pusher"]["dependentTasks"].append("Nobody"),
-            "Task Pusher waits for Nobody",
+            lambda spec, _: spec["root"]["dag"]["tasks"]["pusher"]["dependentTasks"].append("Nobody"),
+            "Task pusher waits for Nobody",
         ),
         (
             lambda spec, _: spec["root"]["dag"]["tasks"].update(
-                Evaluator_2=spec["root"]["dag"]["tasks"]["Evaluator"]
+                Evaluator_2=spec["root"]["dag"]["tasks"]["evaluator"]
             ),
-            "Task Evaluator_2 has a name that Argo refuses",
+            "Task Evaluator_2 has a name that no pod can have",
+        ),
+        (
+            lambda spec, _: spec["root"]["dag"]["tasks"].update(
+                {"e" * 64: spec["root"]["dag"]["tasks"]["evaluator"]}
+            ),
+            "it is 1 to 63 of a-z, 0-9",
+        ),
+        (
+            lambda spec, _: spec["root"]["dag"]["tasks"].update(
+                Evaluator=spec["root"]["dag"]["tasks"]["evaluator"]
+            ),
+            "Task Evaluator has a name that no pod can have",
+        ),
+        (
+            lambda spec, _: spec["root"]["dag"]["tasks"]["pretrainer"]["retryPolicy"].update(
+                backoffMaxDuration="3600s"
+            ),
+            "Task pretrainer is tried again for 3600 s after its first start; expected more than the 345600 s",
+        ),
+        (
+            lambda spec, _: spec["root"]["dag"]["tasks"]["pusher"]["retryPolicy"].pop("backoffMaxDuration"),
+            "Task pusher is tried again for 0 s",
+        ),
+        (
+            lambda spec, _: spec["deploymentSpec"]["executors"]["Pusher_executor"]["container"][
+                "args"
+            ].append("x" * 131072),
+            "Executor Pusher_executor has an argument of 131072 bytes",
         ),
         (
             lambda spec, _: spec["deploymentSpec"]["executors"].update(Pusher_executor={"resolver": {}}),
             "open-source KFP runs containers and importers",
         ),
         (
-            lambda spec, _: spec["root"]["dag"]["tasks"]["Pusher"].update(
+            lambda spec, _: spec["root"]["dag"]["tasks"]["pusher"].update(
                 cachingOptions={"enableCache": True}
             ),
-            "Task Pusher may be cached",
+            "Task pusher may be cached",
         ),
         (
-            lambda spec, _: spec["root"]["dag"]["tasks"]["Pusher"]["inputs"]["artifacts"].pop("model"),
-            "Task Pusher is not given its input model",
+            lambda spec, _: spec["root"]["dag"]["tasks"]["pusher"]["inputs"]["artifacts"].pop("model"),
+            "Task pusher is not given its input model",
         ),
         (
             lambda spec, _: (
-                spec["root"]["dag"]["tasks"]["StatisticsGen"]
+                spec["root"]["dag"]["tasks"]["statistics-gen"]
                 .setdefault("dependentTasks", [])
-                .append("Pusher")
+                .append("pusher")
             ),
             "wait for each other",
         ),

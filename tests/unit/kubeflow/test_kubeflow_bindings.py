@@ -12,7 +12,7 @@ from tfx.utils import path_utils
 
 from components.data.anomaly_gate import newest_before
 from components.serving import serving_folder
-from kubeflow import bindings, spec_checks
+from kubeflow import bindings, compiler, spec_checks
 
 
 def examples(folder: pathlib.Path, span: int, identity: int) -> standard_artifacts.Examples:
@@ -179,8 +179,9 @@ def test_both_are_tasks_that_kfp_takes_the_one_without_outputs_too():
     spec = runner.run(built, write_out=False)["pipelineSpec"]
     for task in spec["root"]["dag"]["tasks"].values():
         task["cachingOptions"] = {"enableCache": False}
+    compiler.rename_tasks(spec)
     assert not spec_checks.problems(spec)
-    assert spec_checks.predecessors(spec["root"]["dag"]["tasks"]["KeptNetworks"]) == {
-        "ServedNetworks",
-        "Pusher",
+    assert spec_checks.predecessors(spec["root"]["dag"]["tasks"]["kept-networks"]) == {
+        "served-networks",
+        "pusher",
     }
