@@ -5,6 +5,9 @@ from collections.abc import Callable
 
 from pipeline.config import BeamConfig
 
+_WATCHED = (
+    "--runner=pipeline.run.engine_runner.EngineRunner"  # Beam's PortableRunner, with an end to its waiting
+)
 # Newer Beam's own default runner downloads a binary when it starts; this one is in both lanes.
 _IN_PROCESS = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
@@ -20,7 +23,7 @@ def _processes(config: BeamConfig) -> list[str]:
 
 def _portable(config: BeamConfig) -> list[str]:
     # LOOPBACK: the workers are threads of the submitting process, so the job server needs none of our code.
-    return ["--runner=PortableRunner", f"--job_endpoint={config.endpoint}", "--environment_type=LOOPBACK"]
+    return [*_watched(config), "--environment_type=LOOPBACK"]
 
 
 def _flink(config: BeamConfig) -> list[str]:
@@ -33,11 +36,16 @@ def _spark(config: BeamConfig) -> list[str]:
 
 def _cluster(config: BeamConfig) -> list[str]:
     # A worker pool with our environment beside each task manager or executor, as Beam's own charts have it.
+    return [*_watched(config), "--environment_type=EXTERNAL", "--environment_config=localhost:50000"]
+
+
+def _watched(config: BeamConfig) -> list[str]:
+    page = [f"--engine_page={config.page}"] if config.page else []
     return [
-        "--runner=PortableRunner",
+        _WATCHED,
         f"--job_endpoint={config.endpoint}",
-        "--environment_type=EXTERNAL",
-        "--environment_config=localhost:50000",
+        f"--engine_silence_minutes={config.silence_minutes:g}",
+        *page,
     ]
 
 

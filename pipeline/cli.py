@@ -17,6 +17,7 @@ from pipeline.past import commands as history_commands
 from pipeline.report import commands as report_commands
 from pipeline.retrain import commands as retrain_commands
 from pipeline.root import Records, Root, RootInUseError
+from pipeline.run import engine
 from pipeline.schedule import commands as schedule_commands
 from pipeline.use import commands as use_commands
 from trainer import settings
@@ -68,6 +69,7 @@ def run(
     """
     config = _config(preset, assignments or [])
     place = Root(root.absolute())
+    _try_engine(config, place, data)
     _prepare(place)
     try:
         with place.locked():
@@ -192,6 +194,17 @@ def _config(preset: str, assignments: list[str]) -> PipelineConfig:
         return chosen_preset(preset, assignments)
     except ValueError as error:
         console.stop(str(error))
+
+
+def _try_engine(config: PipelineConfig, place: Root, data: pathlib.Path | None) -> None:
+    try:
+        engine.try_engine(config.beam, place.path, data)
+    except ValueError as error:
+        console.stop(str(error))
+    except OSError as error:
+        console.stop(f"Cannot write to {place.path}: {_reason(error)}. Choose another --root.")
+    except KeyboardInterrupt:
+        console.stop("Interrupted. Nothing was written.", INTERRUPTED)
 
 
 def _prepare(place: Root) -> None:

@@ -98,12 +98,20 @@ class BeamConfig:
         workers: processes, or parallelism where the engine takes one.
         endpoint: host:port; only for the engines that have one.
         flags: further Beam options as they are, separated by spaces; later ones win.
+        start_seconds: within which an engine must have started a worker and run a job of one row on it, before a run
+            begins.
+        silence_minutes: an engine whose job neither changes its state nor says anything for so long ends the node.
+            Flink and Spark say nothing while they work: it must be more than a node takes.
+        page: address of the engine's own page, shown beside the job that runs.
     """
 
     engine: str = "local"
     workers: int = 2
     endpoint: str = ""
     flags: str = ""
+    start_seconds: float = 180.0
+    silence_minutes: float = 240.0
+    page: str = ""
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
@@ -112,6 +120,16 @@ class BeamConfig:
             raise ValueError(f"beam.workers is at least 1; received {self.workers}.")
         if self.engine in ("portable", "flink", "spark") and not self.endpoint:
             raise ValueError(f"beam.engine={self.engine} needs beam.endpoint=HOST:PORT; received none.")
+        if self.endpoint and not self.endpoint.rpartition(":")[2].isdecimal():
+            raise ValueError(f"beam.endpoint is HOST:PORT; received {self.endpoint!r}.")
+        for name in ("start_seconds", "silence_minutes"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"beam.{name} is above 0; received {getattr(self, name)}.")
+
+    @property
+    def has_cluster(self) -> bool:
+        """Whether the engine is another program than this process and its children."""
+        return self.engine not in ("local", "processes")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ import typer
 from pipeline import console
 from pipeline.config import PRESETS, PipelineConfig, chosen_preset
 from pipeline.root import Root, RootInUseError
+from pipeline.run import engine
 from pipeline.spans import ledger
 from pipeline.spans.ledger import Ledger
 from trainer.byol.config import WARM_STARTS
@@ -167,6 +168,7 @@ def _work(request: "retraining.Request", told: "notices.Notices") -> "retraining
 
     place = request.root
     try:
+        engine.try_engine(request.config.beam, place.path, request.data)
         place.prepare()
         with place.locked():
             return told.watch(lambda: _in_the_lock(request, told), lambda: retraining.spans_left(request))

@@ -5,6 +5,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline.beam import beam_args
 from pipeline.config import ENGINES, BeamConfig
+from pipeline.run.engine_runner import EngineOptions
 
 CLUSTERS = {"portable", "flink", "spark"}
 
@@ -43,6 +44,14 @@ def test_processes_job_server_and_workers():
     assert (str(spark["sdk_worker_parallelism"]), spark["environment_type"]) == ("8", "EXTERNAL")
 
 
+def test_the_limit_on_silence_and_the_page_reach_the_runner():
+    arguments = beam_args(
+        BeamConfig(engine="flink", endpoint="f:1", silence_minutes=7.5, page="http://f:8081")
+    )
+    chosen = PipelineOptions(arguments).view_as(EngineOptions)
+    assert (chosen.engine_silence_minutes, chosen.engine_page) == (7.5, "http://f:8081")
+
+
 def test_own_flags_win():
     flags = "--environment_type=DOCKER --environment_config='registry/image:1'"
     options = _options(engine="flink", endpoint="flink:8099", flags=flags)
@@ -55,6 +64,9 @@ def test_own_flags_win():
         ({"engine": "dask"}, "one of local, processes, portable, flink, spark, dataflow; received 'dask'"),
         ({"workers": 0}, "beam.workers is at least 1; received 0"),
         ({"engine": "flink"}, "beam.engine=flink needs beam.endpoint=HOST:PORT"),
+        ({"engine": "flink", "endpoint": "flink"}, "beam.endpoint is HOST:PORT; received 'flink'"),
+        ({"start_seconds": 0}, "beam.start_seconds is above 0; received 0"),
+        ({"silence_minutes": -1}, "beam.silence_minutes is above 0; received -1"),
     ],
 )
 def test_a_wrong_setting_is_named(settings, message):
