@@ -20,7 +20,7 @@ from kubeflow.config import KubeflowConfig, Step, check_platform
 from kubeflow.entrypoint import CODE_OPTION, code_digest
 from pipeline import nodes, pipeline
 from pipeline.beam import beam_args
-from pipeline.config import PipelineConfig
+from pipeline.config import BeamConfig, PipelineConfig
 
 ENTRYPOINT = ("python", "-m", "kubeflow.entrypoint")
 Span = int | Literal["latest"] | None
@@ -88,6 +88,7 @@ def compile_pipeline(
         ValueError: when KFP would refuse the result; it says what is wrong.
     """
     check_platform(cluster, vertex)
+    check_engine(config.beam, vertex)
     built = pipeline.create_pipeline(
         config,
         pipeline.Locations(
@@ -173,6 +174,24 @@ def retry_policy(task: str, step: Step, vertex: bool = False) -> dict[str, Any] 
         "backoffFactor": 2.0,
         "backoffMaxDuration": f"{_VERTEX_RETRY_SECONDS if vertex else attempts + waits}s",
     }
+
+
+def check_engine(beam: BeamConfig, vertex: bool) -> None:
+    """Refuses an engine whose workers would not see the files of a step.
+
+    A step's inputs and outputs lie in its own pod until KFP's launcher has moved them; Dataflow's workers see the
+    bucket that Vertex AI's steps name.
+
+    Raises:
+        ValueError: which engine, why not, and which ones there are.
+    """
+    known = ("local", "processes", *(("dataflow",) if vertex else ()))
+    if beam.engine not in known:
+        where = "Vertex AI" if vertex else "Kubeflow Pipelines"
+        raise ValueError(
+            f"beam.engine={beam.engine} cannot serve a step of {where}: its workers do not see the step's files, "
+            f"which lie in the step's own pod while it works. Expected one of {', '.join(known)}."
+        )
 
 
 def step_of(task: str, cluster: KubeflowConfig) -> Step:

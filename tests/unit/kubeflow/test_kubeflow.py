@@ -24,7 +24,7 @@ from kubeflow.config import (
     load,
 )
 from pipeline import pipeline
-from pipeline.config import PRESETS
+from pipeline.config import PRESETS, BeamConfig
 
 STORE = "minio://mlpipeline/v2/artifacts/byol/run-1"
 # As KFP 2.5's launcher passes it to a Verdict-like step, shortened to what the entry point reads.
@@ -550,3 +550,19 @@ def test_a_wrong_cluster_file_is_refused_in_one_line(tmp_path, text, said):
         load(path, [])
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("engine", "vertex"), [("portable", False), ("flink", False), ("dataflow", False), ("spark", True)]
+)
+def test_an_engine_that_does_not_see_a_steps_files_is_refused(engine, vertex):
+    endpoint = "" if engine == "dataflow" else "host:8099"
+    config = dataclasses.replace(PRESETS["demo"], beam=BeamConfig(engine=engine, endpoint=endpoint))
+    cluster = load(None, VERTEX) if vertex else KubeflowConfig()
+    with pytest.raises(ValueError, match=rf"beam\.engine={engine} cannot serve a step .*local, processes"):
+        compiler.compile_pipeline(config, cluster, vertex=vertex)
+
+
+@pytest.mark.parametrize(("engine", "vertex"), [("local", False), ("processes", False), ("dataflow", True)])
+def test_an_engine_that_sees_them_is_not(engine, vertex):
+    compiler.check_engine(BeamConfig(engine=engine), vertex)
