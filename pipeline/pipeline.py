@@ -227,6 +227,7 @@ def create_pipeline(
         "infra_blessing": serving_check.outputs["blessing"],
         "evaluation": evaluator.outputs["evaluation"],
         "card": model_card.outputs["card"],
+        "baseline_model": baseline,
     }
     pusher = _pusher(config, locations, linear_probe, judged, examples)
     kept_networks = bindings.kept_networks(pretrainer, pusher, locations) if bindings.kept_networks else None

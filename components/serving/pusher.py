@@ -23,7 +23,7 @@ from tfx.components.util import model_utils
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
-from tfx.utils import io_utils, json_utils, proto_utils
+from tfx.utils import io_utils, json_utils, path_utils, proto_utils
 
 from components.serving import serving_folder
 
@@ -32,6 +32,7 @@ CURRENT_MODEL_PROPERTY = "current_model"
 CURRENT_MODEL_ID_PROPERTY = "current_model_id"
 REASON_PROPERTY = "not_pushed_reason"
 IS_NEW_PROPERTY = "is_new_version"
+OVERTAKEN_PROPERTY = "overtaken"
 DATA_PROPERTY = "data"
 
 _MODEL = standard_component_specs.MODEL_KEY
@@ -42,6 +43,7 @@ _PUSH_DESTINATION = standard_component_specs.PUSH_DESTINATION_KEY
 _CUSTOM_CONFIG = standard_component_specs.CUSTOM_CONFIG_KEY
 _EVALUATION = standard_component_specs.EVALUATION_KEY
 _EXAMPLES = standard_component_specs.EXAMPLES_KEY
+_BASELINE = standard_component_specs.BASELINE_MODEL_KEY
 _CARD = "card"
 
 Artifacts = dict[str, list[types.Artifact]]
@@ -55,6 +57,8 @@ class PushSettings:
         keep_versions: how many versions stay in the serving folder, at least 1.
         retire_after_seconds: how long a version stays after a newer one took its place, in any case.
         lock_timeout_seconds: how long to wait for another push to the same folder.
+        keeps_rollbacks: whether it is pushed only over the model that it was compared with; `Pusher` sets it when it is
+            given that model.
         lineage: what `serving.json` shall say besides what the pipeline knows: preset, digest of the code. It
             is part of the cache key, so it must not change from run to run.
     """
@@ -62,6 +66,7 @@ class PushSettings:
     keep_versions: int = serving_folder.KEEP_VERSIONS
     retire_after_seconds: float = serving_folder.RETIRE_AFTER_SECONDS
     lock_timeout_seconds: float = serving_folder.LOCK_TIMEOUT_SECONDS
+    keeps_rollbacks: bool = False
     lineage: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -83,6 +88,7 @@ class PusherSpec(component_spec.ComponentSpec):
         _EVALUATION: component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation, optional=True),
         _EXAMPLES: component_spec.ChannelParameter(type=standard_artifacts.Examples, optional=True),
         _CARD: component_spec.ChannelParameter(type=standard_artifacts.ModelEvaluation, optional=True),
+        _BASELINE: component_spec.ChannelParameter(type=standard_artifacts.Model, optional=True),
     }
     OUTPUTS = standard_component_specs.PusherSpec.OUTPUTS
     TYPE_ANNOTATION = standard_component_specs.PusherSpec.TYPE_ANNOTATION
@@ -100,7 +106,8 @@ class Executor(stock_executor.Executor):
         """Pushes, or records why it does not.
 
         Args:
-            input_dict: `model`, `model_blessing`, and optionally `infra_blessing`, `evaluation`, `examples`, `card`.
+            input_dict: `model`, `model_blessing`, and optionally `infra_blessing`, `evaluation`, `examples`, `card`,
+                `baseline_model`.
             output_dict: `pushed_model`; gets the stock custom properties `pushed`, `pushed_destination` and
                 `pushed_version`, a copy of the model, and `is_new_version` (0 if it was served already).
             exec_properties: `push_destination` and `custom_config`, as `Pusher` writes them.
@@ -125,11 +132,16 @@ class Executor(stock_executor.Executor):
                 {**settings.lineage, **self._lineage(input_dict)},
                 documents=artifact_utils.get_single_uri(input_dict[_CARD]) if input_dict.get(_CARD) else None,
                 expected_digest=_judged_digest(input_dict),
+                replaces=_baseline_digest(input_dict) if settings.keeps_rollbacks else None,
                 keep_versions=settings.keep_versions,
                 retire_after_seconds=settings.retire_after_seconds,
                 lock_timeout_seconds=settings.lock_timeout_seconds,
             )
         except serving_folder.WithdrawnModelError as error:
+            self._refuse(pushed_model, str(error))
+            return
+        except serving_folder.OvertakenError as error:
+            pushed_model.set_int_custom_property(OVERTAKEN_PROPERTY, 1)
             self._refuse(pushed_model, str(error))
             return
         # The stock Pusher archives the model in its own artifact, where retention does not reach it.
@@ -151,7 +163,9 @@ class Executor(stock_executor.Executor):
 
     def _lineage(self, input_dict: Artifacts) -> dict[str, Any]:
         inputs = {
-            key: [_described(artifact) for artifact in artifacts] for key, artifacts in input_dict.items()
+            key: [_described(artifact) for artifact in artifacts]
+            for key, artifacts in input_dict.items()
+            if key != _BASELINE  # what a model was compared with is not what it was made of
         }
         lineage: dict[str, Any] = {"inputs": inputs}
         if self._context is not None:
@@ -184,6 +198,7 @@ class Pusher(stock_component.Pusher):
         evaluation: types.BaseChannel | None = None,
         examples: types.BaseChannel | None = None,
         card: types.BaseChannel | None = None,
+        baseline_model: types.BaseChannel | None = None,
         settings: PushSettings | None = None,
     ) -> None:
         """Constructs the component.
@@ -197,12 +212,15 @@ class Pusher(stock_component.Pusher):
             examples: `Examples`, for the spans and fingerprints in `serving.json`.
             card: `ModelEvaluation` with the model card of that model, published beside it; its property
                 `data`, which names the data by content, goes into `serving.json`.
+            baseline_model: `Model` that the model was compared with, nothing before the first push. If another one is
+                served by now, because of a rollback, nothing is pushed.
             settings: how to push.
 
         Raises:
             ValueError: the destination is remote.
         """
         serving_folder.local_folder(push_destination.filesystem.base_directory)
+        settings = dataclasses.replace(settings or PushSettings(), keeps_rollbacks=baseline_model is not None)
         spec = PusherSpec(
             model=model,
             model_blessing=model_blessing,
@@ -210,8 +228,9 @@ class Pusher(stock_component.Pusher):
             evaluation=evaluation,
             examples=examples,
             card=card,
+            baseline_model=baseline_model,
             push_destination=push_destination,
-            custom_config=json_utils.dumps(dataclasses.asdict(settings or PushSettings())),
+            custom_config=json_utils.dumps(dataclasses.asdict(settings)),
             pushed_model=types.Channel(type=standard_artifacts.PushedModel),
         )
         # The stock constructor cannot pass the inputs it does not know.
@@ -272,6 +291,14 @@ def _judged_digest(input_dict: Artifacts) -> str | None:
         return None
     blessing = artifact_utils.get_single_instance(input_dict[_INFRA_BLESSING])
     return blessing.get_string_custom_property(MODEL_DIGEST_PROPERTY) or None
+
+
+def _baseline_digest(input_dict: Artifacts) -> str:
+    """The digest of the files that the model was compared with; "" if there were none."""
+    if not input_dict.get(_BASELINE):
+        return ""
+    folder = artifact_utils.get_single_uri(input_dict[_BASELINE])
+    return serving_folder.model_digest(path_utils.serving_model_path(folder))
 
 
 def _base_directory(exec_properties: dict[str, Any]) -> str:

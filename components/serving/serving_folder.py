@@ -66,6 +66,10 @@ class WithdrawnModelError(ValueError):
     """The model was rolled back from; only a person may publish it again."""
 
 
+class OvertakenError(ValueError):
+    """Another model is served than the one that the new model was compared with."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Version:
     """One version folder.
@@ -144,6 +148,7 @@ def publish(  # noqa: PLR0913 - all but two are settings, by keyword
     *,
     documents: str | os.PathLike[str] | None = None,
     expected_digest: str | None = None,
+    replaces: str | None = None,
     keep_versions: int = KEEP_VERSIONS,
     retire_after_seconds: float = RETIRE_AFTER_SECONDS,
     lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS,
@@ -160,6 +165,8 @@ def publish(  # noqa: PLR0913 - all but two are settings, by keyword
         lineage: what `serving.json` shall say about where the model comes from; anything JSON can hold.
         documents: a folder whose `DOCUMENTS` are published beside the model; those it lacks are left out.
         expected_digest: what `model_digest(model)` was when the model was judged.
+        replaces: digest of the served model that it was compared with, "" for none; None asks nothing. A rollback, or
+            another push, during a training makes it another one.
         keep_versions: how many versions stay, the new one included. What a rollback would restore stays as
             well.
         retire_after_seconds: how long a version stays after a newer one took its place, whatever
@@ -168,6 +175,7 @@ def publish(  # noqa: PLR0913 - all but two are settings, by keyword
 
     Raises:
         WithdrawnModelError: the model was rolled back from.
+        OvertakenError: another model than `replaces` is served.
         ValueError: the model is none, or not the expected one; a remote folder; a setting out of range; the served
             version's `serving.json`, which knows the withdrawn models, cannot be read.
         TimeoutError: another process held the folder for too long.
@@ -197,6 +205,12 @@ def publish(  # noqa: PLR0913 - all but two are settings, by keyword
                 raise WithdrawnModelError(
                     f"The model at {source} was rolled back from and is not published again by a push. If it "
                     "shall be served after all, roll back to its version, or train a new one."
+                )
+            if replaces is not None and replaces != (served.digest if served is not None else ""):
+                raise OvertakenError(
+                    f"Since the training began, what is served became {_named(served)}; the model at {source} was "
+                    "compared with another one. It is not pushed over it; the next run is compared with what is served "
+                    "then."
                 )
             record = {"action": _PUSH, "withdrawn": withdrawn, "lineage": dict(lineage or {})}
             documented = None if documents is None else local_folder(documents)
@@ -319,6 +333,12 @@ def local_folder(path: str | os.PathLike[str]) -> pathlib.Path:
             "file system."
         )
     return pathlib.Path(text)
+
+
+def _named(served: Version | None) -> str:
+    if served is None:
+        return "nothing"
+    return f"version {served.number}{', a rollback' if served.record.get('action') == ROLLBACK else ''}"
 
 
 def _chosen_target(present: list[Version], version: int | None, root: pathlib.Path) -> Version:

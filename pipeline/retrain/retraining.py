@@ -159,6 +159,8 @@ def retrain(
             training_begins(f"spans {', '.join(map(str, training.window))}")
             outcome = _train(request, known, training, console)
             _prune(request, console)
+            if training.outcome == ledger.UNFINISHED:  # the next call goes on with it
+                break
     except NodeFailedError as error:  # while looking at data; the span is looked at again by the next call
         outcome = Outcome(ledger.FAILED, str(error))
     return dataclasses.replace(
@@ -303,6 +305,8 @@ def _train(request: Request, known: Ledger, training: Training, console: Console
         summary.linear_accuracy,
         summary.pushed_version,
     )
+    if summary.overtaken:
+        return _overtaken(request, known, training, summary.not_pushed_because or "")
     training.outcome = ledger.PUSHED if summary.pushed_version is not None else ledger.NOT_PUSHED
     training.reason = summary.not_pushed_because or ""
     return _ended(known, training)
@@ -334,6 +338,16 @@ def _failed(request: Request, known: Ledger, training: Training, error: NodeFail
     return Outcome(ledger.FAILED, reason, tuple(training.new))
 
 
+def _overtaken(request: Request, known: Ledger, training: Training, reason: str) -> Outcome:
+    """A rollback came while it trained: the training stays unfinished, and the next call judges anew."""
+    _go_by(_parentage(request.root), training)
+    training.reason = reason
+    known.save()
+    return Outcome(
+        ledger.NOT_PUSHED, reason, tuple(training.new), run_id=training.run_id, accuracy=training.accuracy
+    )
+
+
 def _ended(known: Ledger, training: Training) -> Outcome:
     training.ended = ledger.now()
     known.save()
@@ -348,10 +362,18 @@ def _ended(known: Ledger, training: Training) -> Outcome:
 
 
 def _follow_rollback(root: Root, training: Training) -> None:
-    """A training that was begun before a rollback is judged against what is served since."""
+    """A training that was begun before a rollback goes by what is served since."""
     served = _parentage(root)
     if served is not None and served.restored:
-        training.baseline = served.model
+        _go_by(served, training)
+
+
+def _go_by(served: "Parentage | None", training: Training) -> None:
+    """What is served now is what a training is compared with, and what a warm one starts from: no withdrawn model."""
+    training.baseline = served.model if served else None
+    if training.parent is not None:
+        training.parent = served.pretrainer if served else None
+        training.parent_version = served.version if served else None
 
 
 def _records(request: Request, number: int) -> Records:

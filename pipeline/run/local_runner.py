@@ -9,6 +9,7 @@ from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.orchestration.pipeline import Pipeline, RunOptions
 
 from components.serving import serving_folder
+from components.serving.pusher import OVERTAKEN_PROPERTY
 from components.staging import write_atomically
 from pipeline import console as console_lines
 from pipeline import nodes as node_names
@@ -38,6 +39,7 @@ class Summary:
         not_pushed_because: the reason; None when the model was pushed.
         seconds: of the whole run.
         components: seconds of each node.
+        overtaken: whether it was not pushed because of a rollback meanwhile.
     """
 
     run_id: str
@@ -52,6 +54,7 @@ class Summary:
     not_pushed_because: str | None
     seconds: float
     components: dict[str, float]
+    overtaken: bool = False
 
 
 def run(
@@ -107,6 +110,7 @@ def summarize(record: RunRecord, preset: str, data: str, seconds: float) -> Summ
         not_pushed_because=None if is_pushed else reason,
         seconds=round(seconds, 1),
         components=record.seconds(),
+        overtaken=pushed[OVERTAKEN_PROPERTY].int_value == 1,
     )
 
 

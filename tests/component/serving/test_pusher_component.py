@@ -20,7 +20,7 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.orchestration import metadata, pipeline
 from tfx.orchestration.local import local_dag_runner
 from tfx.proto import pusher_pb2
-from tfx.types import channel_utils, standard_artifacts
+from tfx.types import channel, channel_utils, standard_artifacts
 from tfx.utils import path_utils
 
 from components.serving import pusher, serving_check, serving_folder
@@ -100,7 +100,9 @@ class Push:
         model = _artifact(standard_artifacts.Model, self.exported[name], {"A": 1, "B": 2}[name])
         pushed = _artifact(standard_artifacts.PushedModel, self.folder / "pushed", 0)
         pathlib.Path(pushed.uri).mkdir(exist_ok=True)
+        baseline = inputs.pop("baseline_model", None)
         component = pusher.Pusher(
+            baseline_model=None if baseline is None else channel.Channel(type=standard_artifacts.Model),
             model=channel_utils.as_channel([model]),
             model_blessing=channel_utils.as_channel([self.blessing()]),
             push_destination=pusher_pb2.PushDestination(
@@ -111,6 +113,7 @@ class Push:
         properties = component.exec_properties
         given = {"model_blessing": self.blessing(), **inputs}
         artifacts = {key: [artifact] for key, artifact in given.items() if artifact is not None}
+        artifacts |= {"baseline_model": baseline} if baseline else {}
         pusher.Executor().Do({"model": [model], **artifacts}, {"pushed_model": [pushed]}, properties)
         return pushed
 
@@ -144,6 +147,31 @@ def test_a_blessed_model_is_pushed_with_the_stock_outputs(push: Push) -> None:
     assert record["lineage"]["inputs"]["model_blessing"][0]["properties"]["current_model_id"] == 1
     assert record["lineage"]["inputs"]["model"][0]["uri"] == str(push.exported["A"])
     assert pushed.get_string_custom_property("model_digest") == record["digest"]
+
+
+def test_a_model_is_pushed_only_over_the_one_that_it_was_compared_with(push: Push) -> None:
+    first, second = (_artifact(standard_artifacts.Model, push.exported[name], 7) for name in "AB")
+    before = push(baseline_model=[second])
+    assert before.get_int_custom_property("overtaken") == 1
+    assert "what is served became nothing" in before.get_string_custom_property("not_pushed_reason")
+    assert serving_folder.versions(push.serving) == []
+
+    blessing = push.blessing("B", 2)
+    served = push("B", model_blessing=blessing, baseline_model=[])
+    assert served.get_int_custom_property("pushed") == 1
+    again = push(
+        "B", model_blessing=blessing, baseline_model=[first]
+    )  # a push that was killed is told as done
+    assert again.get_int_custom_property("pushed") == 1
+    assert again.get_int_custom_property("is_new_version") == 0
+
+    late = push(baseline_model=[first])
+    assert (late.get_int_custom_property("pushed"), late.get_int_custom_property("overtaken")) == (0, 1)
+    assert _served(push.serving) == 2.0
+    right = push(baseline_model=[second])
+    assert right.get_int_custom_property("pushed") == 1
+    (record,) = [version.record for version in serving_folder.versions(push.serving) if version.served]
+    assert "baseline_model" not in record["lineage"]["inputs"]
 
 
 def test_a_retry_reports_the_version_that_is_there(push: Push) -> None:

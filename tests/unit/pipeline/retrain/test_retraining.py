@@ -60,6 +60,7 @@ class World:
         self.stored: set[int] = set()
         self.pruned: list[prune.PrunePolicy] = []
         self.restored = None
+        self.rollback_during_run = None
         self.kill = lambda: None
         self.rng = np.random.default_rng(0)
         (folder / "spans").mkdir()
@@ -121,6 +122,9 @@ class World:
         if records.span in self.broken:
             raise NodeFailedError("Pretrainer", "collapse")
         blessed = records.span not in self.worse
+        overtaken, self.rollback_during_run = self.rollback_during_run, None
+        if overtaken is not None:
+            self.restored, blessed = overtaken, False
         # As the Pusher: the same model is not pushed twice.
         again = bool(self.pushed) and self.pushed[-1][1:] == (
             earlier.window,
@@ -128,6 +132,7 @@ class World:
             earlier.served_model,
         )
         if blessed and not again:
+            self.restored = None
             self.pushed.append(
                 (len(self.pushed) + 1, earlier.window, earlier.warm_start, earlier.served_model)
             )
@@ -136,7 +141,8 @@ class World:
             run_id=f"run-{len(self.began)}", preset=preset, data=str(records.folder), linear_accuracy=0.9,
             random_encoder_linear_accuracy=0.5, knn_accuracy=0.8, blessed=blessed,
             pushed_version=self.pushed[-1][0] if blessed else None, pushed_path=None,
-            not_pushed_because=None if blessed else "accuracy is too low", seconds=1.0, components={},
+            not_pushed_because=None if blessed else "a rollback came" if overtaken else "accuracy is too low",
+            seconds=1.0, components={}, overtaken=overtaken is not None,
         )  # fmt: skip
 
 
@@ -345,7 +351,27 @@ def test_a_rollback_during_a_killed_training_changes_what_it_is_judged_against(w
         world.call()
     world.restored = 7
     world.call()
-    assert world.pushed[-1][3] == 7
+    assert world.pushed[-1][2:] == (None, 7)
+
+
+def test_a_rollback_while_a_model_is_trained_wins_and_the_next_call_judges_anew(world):
+    config = settings.override(CONFIG, ["warm_start=full"])
+    world.deliver(1)
+    world.call(config=config)
+    world.deliver(2)
+    world.rollback_during_run = 7
+    outcome = world.call(config=config)
+    assert (outcome.kind, outcome.spans, outcome.version) == (ledger.NOT_PUSHED, (2,), None)
+    assert outcome.reason == "a rollback came"
+    assert len(world.pushed) == 1
+    assert len(world.began) == 2  # one call does not judge twice
+    assert world.call(config=config).kind == ledger.PUSHED
+    assert world.pushed[-1][1:] == (
+        (1, 2),
+        70,
+        7,
+    )  # neither starts from the withdrawn model nor is judged by it
+    assert world.call(config=config).kind == retraining.NOTHING_NEW
 
 
 def test_a_pruned_span_of_the_window_is_read_again(world):
