@@ -33,6 +33,7 @@ REQUIRES = [
     "prometheus-client>=0.20",
     "pyarrow>=10",
     "scikit-learn>=1.5,<2",
+    "scipy>=1.10",
     "tensorboard>=2.16,<3",
     "urllib3>=1.26,<3",
     "waitress>=3.0.1,<4",

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from components.data import data_limits
+from components.data.data_limits import DataLimits
 from components.serving.serving_limits import ServingLimits
 from trainer import architecture, settings
 from trainer.byol.config import WARM_STARTS, HeadConfig, OptimizerConfig, PretrainingConfig, ViewConfig
@@ -137,11 +139,13 @@ class PipelineConfig:
     """One preset: what is trained, how it is probed and what it must reach.
 
     Attributes:
-        encoder, pretraining, probe, gate, serving: see their classes.
+        encoder, pretraining, probe, gate, data, serving: see their classes.
         warm_start: what a scheduled retraining starts from, one of `trainer.byol.config.WARM_STARTS`: "never" from
             random weights, "encoder" from the served encoder, "full" from its heads and target as well.
         keep_versions: pushed versions that stay in the serving folder.
-        allow_anomalies: lets a run go on whose data AnomalyGate or LabelCheck object to; recorded with the run.
+        allow_anomalies: lets a run go on whose data AnomalyGate or LabelCheck object to; recorded with the run. True or
+            "all" for whatever they find, or kinds of findings separated by commas: class_balance, class_shares,
+            figures, class_figures, repeats, labels, leak, schema.
         memory_images: the Trainers hold a split of so many images in memory, 3 KB each, and stream a larger one.
         beam: see its class.
     """
@@ -152,14 +156,16 @@ class PipelineConfig:
     gate: GateConfig
     warm_start: str = "never"
     keep_versions: int = 5
-    allow_anomalies: bool = False
+    allow_anomalies: bool | str = False
     memory_images: int = 500_000
+    data: DataLimits = dataclasses.field(default_factory=DataLimits)
     serving: ServingLimits = dataclasses.field(default_factory=ServingLimits)
     beam: BeamConfig = BeamConfig()
 
     def __post_init__(self) -> None:
         if self.warm_start not in WARM_STARTS:
             raise ValueError(f"warm_start is one of {', '.join(WARM_STARTS)}; received {self.warm_start!r}.")
+        data_limits.allowed_kinds(self.allow_anomalies)
 
 
 # 24 pixels instead of 32: three fifths of the work, and more accuracy for the same minutes

@@ -13,7 +13,7 @@ from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
 from tfx.types import BaseChannel
 
-from components.data import features
+from components.data import data_limits, features
 from components.data.anomaly_gate import AnomalyGate
 from components.data.example_gen import Cifar10ExampleGen
 from components.data.statistics import statistics_options
@@ -63,6 +63,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     TEST_EXAMPLE_GEN: (*_ROWS, "components/data/example_gen.py"),
     LABEL_CHECK: (
         "components/data/features.py",
+        "components/data/data_limits.py",
         "components/gate/label_check.py",
         "components/gate/robustness.py",
     ),
@@ -70,6 +71,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "components/data/features.py",
         "components/data/anomaly_gate.py",
         "components/data/data_checks.py",
+        "components/data/data_limits.py",
     ),
     "Transform": ("components/data/features.py", "components/data/preprocessing.py"),
     PRETRAINER: (*_SHARED, "trainer/byol"),
@@ -293,6 +295,7 @@ def _anomaly_gate(
         earlier_examples=spans_so_far.outputs["examples"],
         fixed_test=test_example_gen.outputs["examples"] if test_example_gen else None,
         allow_anomalies=config.allow_anomalies,
+        limits=config.data,
     )
 
 
@@ -302,7 +305,8 @@ def _label_check(config: PipelineConfig, examples: BaseChannel, served: BaseNode
         examples=examples,
         model=served.outputs["model"],
         minimum_agreement=config.gate.minimum_label_agreement,
-        allow_anomalies=int(config.allow_anomalies),
+        allow_anomalies=data_limits.told_kinds(data_limits.allowed_kinds(config.allow_anomalies)),
+        false_alarms=config.data.false_alarms,
     )
 
 

@@ -9,6 +9,7 @@ ExampleValidator itself never fails a run. The gate does, before anything is tra
 Nothing consumes the gate's output, so that edge is what makes later nodes wait.
 """
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -29,7 +30,8 @@ from tfx.orchestration.data_types import RuntimeParameter
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
-from components.data import data_checks, features
+from components.data import data_checks, data_limits, features
+from components.data.data_limits import DataLimits
 from components.data.rows import read_columns
 
 EXAMPLES_KEY = "examples"
@@ -41,7 +43,7 @@ REPORT_KEY = "report"
 ALLOW_KEY = "allow_anomalies"
 REPORT_FILE = "findings.json"
 
-_LIMIT_KEYS = ("class_ratio", "duplicate_share", "drift", "class_drift")
+_LIMIT_KEYS = tuple(field.name for field in dataclasses.fields(DataLimits))
 _SHOWN = 10  # findings in an error message; the rest are counted
 
 
@@ -53,7 +55,7 @@ class AnomalyGateSpec(ComponentSpec):
     """AnomalyGate's parameters, inputs and output."""
 
     PARAMETERS: ClassVar = {
-        ALLOW_KEY: ExecutionParameter(type=int),  # 0 or 1: older MLMD has no booleans
+        ALLOW_KEY: ExecutionParameter(type=str),  # as data_limits.told_kinds writes it
         **{key: ExecutionParameter(type=float) for key in _LIMIT_KEYS},
     }
     INPUTS: ClassVar = {
@@ -75,35 +77,46 @@ class Executor(base_executor.BaseExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Raises DataAnomalyError on a finding of error severity, unless `allow_anomalies` is 1."""
+        """Raises DataAnomalyError on a finding of error severity whose kind is not among those let through."""
         examples = artifact_utils.get_single_instance(input_dict[EXAMPLES_KEY])
         report = artifact_utils.get_single_instance(output_dict[REPORT_KEY])
         statistics = artifact_utils.get_single_instance(input_dict[STATISTICS_KEY])
         anomalies = artifact_utils.get_single_instance(input_dict[ANOMALIES_KEY])
         span = span_of(examples)
         earlier = newest_before(span, input_dict.get(EARLIER_EXAMPLES_KEY) or [])
-        limits = data_checks.Limits(**{key: exec_properties[key] for key in _LIMIT_KEYS})
+        limits = DataLimits(**{key: exec_properties[key] for key in _LIMIT_KEYS})
 
         splits = read_splits(examples)
         findings = anomaly_findings(anomalies, span)
         findings += statistics_findings(statistics, span, splits)
+        before: Mapping[str, data_checks.Rows] = {}
         findings += data_checks.check_span(span, splits, limits)
         for number, artifact in enumerate(earlier):
             other = read_splits(artifact)
             if number == 0:
+                before = other
                 findings += data_checks.check_against(span, splits, span_of(artifact), other, limits)
             else:
                 findings += data_checks.check_shared(span, splits, span_of(artifact), other)
         for artifact in input_dict.get(FIXED_TEST_KEY) or []:
             findings += data_checks.check_fixed_test(span, splits, read_splits(artifact))
 
-        allowed = bool(exec_properties[ALLOW_KEY])
+        allowed = data_limits.allowed_kinds(exec_properties[ALLOW_KEY])
         errors = [finding for finding in findings if finding.severity == data_checks.ERROR]
-        write_report(report, examples, findings, allowed)
+        seen = {
+            split: data_checks.can_see(len(rows.labels), _count(before.get(split)), limits)
+            for split, rows in splits.items()
+        }
+        write_report(report, examples, findings, allowed, seen)
         for finding in findings:
             logging.warning("AnomalyGate: %s", finding)
-        if errors and not allowed:
-            raise DataAnomalyError(_message(errors))
+        stopping = [finding for finding in errors if finding.kind not in allowed]
+        if stopping:
+            raise DataAnomalyError(_message(stopping))
+
+
+def _count(rows: data_checks.Rows | None) -> int | None:
+    return None if rows is None else len(rows.labels)
 
 
 class AnomalyGate(base_component.BaseComponent):
@@ -117,11 +130,13 @@ class AnomalyGate(base_component.BaseComponent):
             it for duplicates. Without it, or on a first span, a fault that gives every image plausible figures
             (swapped channels, permuted labels) cannot be seen.
         fixed_test: Examples of a test set that stays the same from span to span; training on its images is an error.
-        allow_anomalies: true lets the run go on; findings and the permission are recorded in the output.
+        allow_anomalies: which kinds of findings do not stop the run, as `data_limits.allowed_kinds` reads them; findings
+            and the permission are recorded in the output.
         limits: where a finding becomes an error.
 
     The output `report` is ExampleAnomalies with `findings.json` and the integer custom properties
-    `allow_anomalies`, `errors` and `warnings`.
+    `allow_anomalies` (1 where any kind is let through), `errors` and `warnings`. The file also says what could be seen
+    in so many rows.
     """
 
     SPEC_CLASS = AnomalyGateSpec
@@ -133,11 +148,11 @@ class AnomalyGate(base_component.BaseComponent):
         statistics: types.BaseChannel,
         anomalies: types.BaseChannel,
         earlier_examples: types.BaseChannel | None = None,
-        allow_anomalies: bool | RuntimeParameter = False,
-        limits: data_checks.Limits | None = None,
+        allow_anomalies: bool | str | RuntimeParameter = False,
+        limits: DataLimits | None = None,
         fixed_test: types.BaseChannel | None = None,
     ) -> None:
-        chosen = limits or data_checks.Limits()
+        chosen = limits or DataLimits()
         super().__init__(
             spec=AnomalyGateSpec(
                 examples=examples,
@@ -145,8 +160,8 @@ class AnomalyGate(base_component.BaseComponent):
                 anomalies=anomalies,
                 earlier_examples=earlier_examples,
                 fixed_test=fixed_test,
-                allow_anomalies=int(allow_anomalies)
-                if isinstance(allow_anomalies, bool)
+                allow_anomalies=data_limits.told_kinds(data_limits.allowed_kinds(allow_anomalies))
+                if isinstance(allow_anomalies, bool | str)
                 else allow_anomalies,
                 report=types.Channel(type=standard_artifacts.ExampleAnomalies),
                 **{key: float(getattr(chosen, key)) for key in _LIMIT_KEYS},
@@ -166,7 +181,7 @@ def anomaly_findings(anomalies: types.Artifact, span: int) -> list[data_checks.F
                 is_error = info.severity == anomalies_pb2.AnomalyInfo.ERROR
                 severity = data_checks.ERROR if is_error else data_checks.WARNING
                 reason = f"{info.short_description}: {info.description.strip()}"
-                findings.append(data_checks.Finding(severity, feature, split, span, reason))
+                findings.append(data_checks.Finding(severity, data_limits.SCHEMA, feature, split, span, reason))
     return findings
 
 
@@ -183,7 +198,9 @@ def statistics_findings(
             count = tfdv.load_stats_binary(path).datasets[0].num_examples
         if count != len(rows.labels):
             reason = f"statistics describe {count} rows of {len(rows.labels)}; expected all of them"
-            findings.append(data_checks.Finding(data_checks.ERROR, "all", split, span, reason))
+            findings.append(
+                data_checks.Finding(data_checks.ERROR, data_limits.SCHEMA, "all", split, span, reason)
+            )
     return findings
 
 
@@ -231,19 +248,24 @@ def read_rows(folder: str) -> data_checks.Rows:
 
 
 def write_report(
-    report: types.Artifact, examples: types.Artifact, findings: list[data_checks.Finding], allowed: bool
+    report: types.Artifact,
+    examples: types.Artifact,
+    findings: list[data_checks.Finding],
+    allowed: frozenset[str],
+    seen: Mapping[str, Mapping[str, float]],
 ) -> None:
     """Writes `findings.json` and records in the artifact what was found and whether it was let through."""
     report.span = span_of(examples)
     report.split_names = examples.split_names
     errors = sum(finding.severity == data_checks.ERROR for finding in findings)
-    report.set_int_custom_property(ALLOW_KEY, int(allowed))
+    report.set_int_custom_property(ALLOW_KEY, int(bool(allowed)))
     report.set_int_custom_property("errors", errors)
     report.set_int_custom_property("warnings", len(findings) - errors)
     rows = [vars(finding) for finding in findings]
     fileio.makedirs(report.uri)
     with fileio.open(os.path.join(report.uri, REPORT_FILE), "w") as file:
-        file.write(json.dumps({ALLOW_KEY: allowed, "span": report.span, "findings": rows}, indent=2) + "\n")
+        told = {ALLOW_KEY: data_limits.told_kinds(allowed), "span": report.span, "findings": rows}
+        file.write(json.dumps({**told, "can_see": seen}, indent=2) + "\n")
 
 
 def _message(errors: list[data_checks.Finding]) -> str:
@@ -251,7 +273,8 @@ def _message(errors: list[data_checks.Finding]) -> str:
     shown = [str(finding) for finding in errors[:_SHOWN]]
     if len(errors) > _SHOWN:
         shown.append(f"and {len(errors) - _SHOWN} more")
+    kinds = ",".join(kind for kind in data_limits.KINDS if kind in {finding.kind for finding in errors})
     return (
         f"The data has {len(errors)} anomalies of error severity, so nothing was trained: {'; '.join(shown)}. "
-        "Repair the data, or let it through with allow_anomalies=true, which is recorded."
+        f"Repair the data, or let it through with allow_anomalies={kinds}, which is recorded."
     )

@@ -1,15 +1,19 @@
-"""What a schema cannot say about data: class balance, duplicates, and drift against the span before. NumPy
-only.
+"""What a schema cannot say about data: class balance, duplicates, and drift against the span before.
 
-Each check takes rows without pixels and returns findings; components/data/anomaly_gate.py acts on them.
+Each check takes rows without pixels and returns findings; components/data/anomaly_gate.py acts on them. A span is a
+sample: what lies beyond a limit is an error only when chance alone does not explain it. How often chance may, over all
+checks together, is `DataLimits.false_alarms`; each check has an equal part, and divides it among what it compares.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import numpy as np
+from scipy import stats
 
-from components.data import features
+from components.data import data_limits, features
+from components.data.data_limits import DataLimits
 
 ERROR, WARNING = "error", "warning"
 
@@ -17,8 +21,9 @@ ERROR, WARNING = "error", "warning"
 # which leaves each channel's own mean almost as it was.
 RED_MINUS_BLUE = "mean_red - mean_blue"
 
-_NOISE_STANDARD_ERRORS = 5.0  # a mean within so many standard errors is no drift, however small the limit
-_KS_CRITICAL = 1.95  # Kolmogorov-Smirnov, two samples, level 0.001: c(alpha) of the asymptotic formula
+_CLASSES = len(features.LABEL_NAMES)
+_PAIRS = _CLASSES * (_CLASSES - 1)
+_FIGURES = len(features.IMAGE_FIGURES) + 1  # and RED_MINUS_BLUE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,11 +32,13 @@ class Finding:
 
     Attributes:
         severity: ERROR stops a run, WARNING is reported.
+        kind: of `data_limits.KINDS`, by which a person may let it through.
         feature, split, span: where.
-        reason: what was found, and what was expected.
+        reason: what was found, what was expected, and what chance alone does at this size.
     """
 
     severity: str
+    kind: str
     feature: str
     split: str
     span: int
@@ -61,41 +68,22 @@ class Rows:
         return {**self.figures, RED_MINUS_BLUE: cast}
 
 
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """Where a finding becomes an error.
-
-    Attributes:
-        class_ratio: largest class over smallest class, within a split.
-        duplicate_share: share of a split's rows whose pixels occurred before in it.
-        drift: Kolmogorov-Smirnov distance of a figure, and largest difference of a class's share, between
-            spans.
-        class_drift: shift of a figure's mean within one class between spans, in standard deviations of the
-            figure.
-    """
-
-    class_ratio: float = 2.0
-    duplicate_share: float = 0.01
-    drift: float = 0.1
-    class_drift: float = 0.3
-
-
-def check_span(span: int, splits: Mapping[str, Rows], limits: Limits) -> list[Finding]:
+def check_span(span: int, splits: Mapping[str, Rows], limits: DataLimits) -> list[Finding]:
     """Checks class balance and duplicates of one span."""
     findings = []
     for split, rows in splits.items():
-        findings += check_classes(span, split, rows.labels, limits.class_ratio)
-        findings += check_repeats(span, split, rows.hashes, limits.duplicate_share)
+        findings += check_classes(span, split, rows.labels, limits)
+        findings += check_repeats(span, split, rows.hashes, limits)
     if features.TRAIN_SPLIT in splits and features.TEST_SPLIT in splits:
         shared = count_shared(splits[features.TRAIN_SPLIT].hashes, splits[features.TEST_SPLIT].hashes)
         if shared:
             reason = f"{shared} test images are also in the training split; expected none"
-            findings.append(Finding(ERROR, features.CONTENT_HASH, features.TEST_SPLIT, span, reason))
+            findings.append(Finding(ERROR, data_limits.LEAK, features.CONTENT_HASH, features.TEST_SPLIT, span, reason))
     return findings
 
 
 def check_against(
-    span: int, splits: Mapping[str, Rows], earlier_span: int, earlier: Mapping[str, Rows], limits: Limits
+    span: int, splits: Mapping[str, Rows], earlier_span: int, earlier: Mapping[str, Rows], limits: DataLimits
 ) -> list[Finding]:
     """Checks one span against the one before: drift, leaks between train and test, repeats."""
     findings = []
@@ -117,10 +105,10 @@ def check_shared(
                 reason = (
                     f"{shared} images are in the {earlier_split} split of span {earlier_span}; expected none"
                 )
-                findings.append(Finding(ERROR, features.CONTENT_HASH, split, span, reason))
+                findings.append(Finding(ERROR, data_limits.LEAK, features.CONTENT_HASH, split, span, reason))
             elif shared and split == features.TRAIN_SPLIT:
                 reason = f"{shared} images were in span {earlier_span} already"
-                findings.append(Finding(WARNING, features.CONTENT_HASH, split, span, reason))
+                findings.append(Finding(WARNING, data_limits.REPEATS, features.CONTENT_HASH, split, span, reason))
     return findings
 
 
@@ -131,36 +119,51 @@ def check_fixed_test(span: int, splits: Mapping[str, Rows], fixed: Mapping[str, 
     if not shared:
         return []
     reason = f"{shared} images are in the fixed test set; expected none"
-    return [Finding(ERROR, features.CONTENT_HASH, features.TRAIN_SPLIT, span, reason)]
+    return [Finding(ERROR, data_limits.LEAK, features.CONTENT_HASH, features.TRAIN_SPLIT, span, reason)]
 
 
-def check_classes(span: int, split: str, labels: np.ndarray, class_ratio: float) -> list[Finding]:
-    """Finds missing classes and an imbalance above `class_ratio`."""
-    counts = np.bincount(labels, minlength=len(features.LABEL_NAMES))
+def check_classes(span: int, split: str, labels: np.ndarray, limits: DataLimits) -> list[Finding]:
+    """Finds missing classes and an imbalance above `class_ratio`; half of the check's false alarms for each.
+
+    That a class is missing is held against the smallest share that it may have, 5.3% at a ratio of 2.
+    """
+    counts, level = np.bincount(labels, minlength=_CLASSES), limits.level / 2
     missing = [name for name, count in zip(features.LABEL_NAMES, counts, strict=True) if count == 0]
-    if missing:
-        reason = f"no image of {', '.join(missing)} among {len(labels)}; expected all ten classes"
-        return [Finding(ERROR, features.LABEL, split, span, reason)]
-    ratio = counts.max() / counts.min()
-    if ratio <= class_ratio:
+    smallest = 1 / (1 + (_CLASSES - 1) * limits.class_ratio)
+    if missing and (1 - smallest) ** len(labels) < level / _CLASSES:
+        needed = int(np.ceil(np.log(level / _CLASSES) / np.log1p(-smallest)))
+        reason = (
+            f"no image of {', '.join(missing)} among {len(labels)}; expected all ten classes "
+            f"(from {needed} images on chance does not explain it)"
+        )
+        return [Finding(ERROR, data_limits.CLASS_BALANCE, features.LABEL, split, span, reason)]
+    most, least = int(counts.argmax()), int(counts.argmin())
+    odds = limits.class_ratio / (1 + limits.class_ratio)  # of the larger class, among the images of both
+    chance = _PAIRS * stats.binom.sf(counts[most] - 1, counts[most] + counts[least], odds)
+    if counts[most] <= limits.class_ratio * counts[least] or chance >= level:
         return []
-    most, least = (features.LABEL_NAMES[i] for i in (counts.argmax(), counts.argmin()))
-    reason = f"{most} is {ratio:.2f} times as frequent as {least}; expected at most {class_ratio:g} times"
-    return [Finding(ERROR, features.LABEL, split, span, reason)]
+    reason = (
+        f"{features.LABEL_NAMES[most]} has {counts[most]} images and {features.LABEL_NAMES[least]} "
+        f"{counts[least]}; expected at most {limits.class_ratio:g} times as many (chance explains it with "
+        f"probability {chance:.1e}, below {level:.1e})"
+    )
+    return [Finding(ERROR, data_limits.CLASS_BALANCE, features.LABEL, split, span, reason)]
 
 
-def check_repeats(span: int, split: str, hashes: np.ndarray, duplicate_share: float) -> list[Finding]:
+def check_repeats(span: int, split: str, hashes: np.ndarray, limits: DataLimits) -> list[Finding]:
     """Finds pictures that occur more than once in a split."""
     repeats = len(hashes) - len(np.unique(hashes))
     if not repeats:
         return []
     share = repeats / len(hashes)
-    severity = ERROR if share > duplicate_share else WARNING
+    chance = stats.binom.sf(repeats - 1, len(hashes), limits.duplicate_share)
+    severity = ERROR if share > limits.duplicate_share and chance < limits.level else WARNING
+    allowed = int(stats.binom.isf(limits.level, len(hashes), limits.duplicate_share))
     reason = (
         f"{repeats} of {len(hashes)} images repeat another one ({share:.2%}); at most "
-        f"{duplicate_share:.2%} pass"
+        f"{limits.duplicate_share:.2%} pass, which may by chance be {allowed} here"
     )
-    return [Finding(severity, features.CONTENT_HASH, split, span, reason)]
+    return [Finding(severity, data_limits.REPEATS, features.CONTENT_HASH, split, span, reason)]
 
 
 def count_shared(some: np.ndarray, others: np.ndarray) -> int:
@@ -169,89 +172,160 @@ def count_shared(some: np.ndarray, others: np.ndarray) -> int:
 
 
 def check_drift(
-    span: int, split: str, rows: Rows, earlier_span: int, earlier: Rows, limits: Limits
+    span: int, split: str, rows: Rows, earlier_span: int, earlier: Rows, limits: DataLimits
 ) -> list[Finding]:
     """Compares labels, figures, and figures within each class with those of an earlier span.
 
     A picture's figures and its label are compared jointly because permuted labels change neither alone. What
     this cannot see: labels permuted among classes of equal brightness, contrast and colour.
     """
-    findings = []
-    shares, earlier_shares = (class_shares(r.labels) for r in (rows, earlier))
-    worst = int(np.abs(shares - earlier_shares).argmax())
-    if abs(shares[worst] - earlier_shares[worst]) > limits.drift:
-        reason = (
-            f"{features.LABEL_NAMES[worst]} went from {earlier_shares[worst]:.1%} in span {earlier_span} to "
-            f"{shares[worst]:.1%}; expected a change of at most {limits.drift:.1%}"
-        )
-        findings.append(Finding(ERROR, features.LABEL, split, span, reason))
+    findings = _check_shares(span, split, rows.labels, earlier_span, earlier.labels, limits)
     current, previous = rows.compared_figures(), earlier.compared_figures()
+    limit = distance_limit(len(rows.labels), len(earlier.labels), limits)
     for key in current:
         distance = ks_distance(current[key], previous[key])
-        limit = distance_limit(len(current[key]), len(previous[key]), limits.drift)
         if distance > limit:
             reason = (
                 f"mean went from {previous[key].mean():.3f} in span {earlier_span} to "
-                f"{current[key].mean():.3f}, "
-                f"Kolmogorov-Smirnov distance {distance:.3f}; expected at most {limit:.3f}"
+                f"{current[key].mean():.3f}, Kolmogorov-Smirnov distance {distance:.3f}; expected at most "
+                f"{limit:.3f}, the larger of {limits.drift:g} and of what chance does with {len(rows.labels)} and "
+                f"{len(earlier.labels)} images"
             )
-            findings.append(Finding(ERROR, key, split, span, reason))
-    return findings or _check_class_drift(span, split, rows, earlier_span, earlier, limits.class_drift)
+            findings.append(Finding(ERROR, data_limits.FIGURES, key, split, span, reason))
+    return findings or _check_class_drift(span, split, rows, earlier_span, earlier, limits)
 
 
-def distance_limit(count: int, earlier_count: int, drift: float) -> float:
+def distance_limit(count: int, earlier_count: int, limits: DataLimits) -> float:
     """The Kolmogorov-Smirnov distance up to which two samples of these sizes have not drifted.
 
-    It is `drift`, or what noise alone reaches once in a thousand times if that is more.
+    It is `limits.drift`, or what chance reaches at the check's level if that is more.
     """
-    return max(drift, float(_KS_CRITICAL * np.sqrt(1 / count + 1 / earlier_count)))
+    return max(limits.drift, _chance_distance(count, earlier_count, limits.level / _FIGURES))
+
+
+@functools.lru_cache(maxsize=1024)
+def _chance_distance(count: int, earlier_count: int, level: float) -> float:
+    """The distance that two samples of one distribution exceed with probability `level`."""
+    return float(stats.kstwo.isf(level, max(1, round(count * earlier_count / (count + earlier_count)))))
+
+
+def _check_shares(
+    span: int, split: str, labels: np.ndarray, earlier_span: int, earlier_labels: np.ndarray, limits: DataLimits
+) -> list[Finding]:
+    """Finds the class whose share changed most, by Fisher's exact test beyond chance and beyond the limit."""
+    counts, earlier_counts = (np.bincount(x, minlength=_CLASSES) for x in (labels, earlier_labels))
+    shares, earlier_shares = counts / max(len(labels), 1), earlier_counts / max(len(earlier_labels), 1)
+    worst = int(np.abs(shares - earlier_shares).argmax())
+    change = abs(shares[worst] - earlier_shares[worst])
+    chance = _CLASSES * _fisher(counts[worst], len(labels), earlier_counts[worst], len(earlier_labels))
+    if change <= limits.class_share_change or chance >= limits.level:
+        return []
+    reason = (
+        f"{features.LABEL_NAMES[worst]} went from {earlier_shares[worst]:.1%} in span {earlier_span} to "
+        f"{shares[worst]:.1%}; expected a change of at most {limits.class_share_change:.1%} (chance explains it "
+        f"with probability {chance:.1e}, below {limits.level:.1e})"
+    )
+    return [Finding(ERROR, data_limits.CLASS_SHARES, features.LABEL, split, span, reason)]
+
+
+def _fisher(count: int, total: int, earlier_count: int, earlier_total: int) -> float:
+    """Fisher's exact test: how often two samples of one share differ at least so far; twice the smaller tail."""
+    drawn = (total + earlier_total, count + earlier_count, total)
+    return float(min(1.0, 2 * min(stats.hypergeom.cdf(count, *drawn), stats.hypergeom.sf(count - 1, *drawn))))
 
 
 def _check_class_drift(
-    span: int, split: str, rows: Rows, earlier_span: int, earlier: Rows, class_drift: float
+    span: int, split: str, rows: Rows, earlier_span: int, earlier: Rows, limits: DataLimits
 ) -> list[Finding]:
     """Finds the figures whose mean moved within single classes; one finding a figure, for its worst class."""
     findings = []
     previous = earlier.compared_figures()
     for key, values in rows.compared_figures().items():
         spread = max(float(previous[key].std()), 1e-6)
-        shifts, noise = _class_shifts(values, rows.labels, previous[key], earlier.labels)
-        excess = np.abs(shifts) / spread - np.maximum(class_drift, _NOISE_STANDARD_ERRORS * noise)
-        worst = int(excess.argmax())
-        if excess[worst] > 0:
+        shifts = _class_shifts(values, rows.labels, previous[key], earlier.labels) / spread
+        worst = int(np.abs(shifts).argmax())
+        if abs(shifts[worst]) <= limits.class_drift:
+            continue
+        chance = _FIGURES * class_drift_p(values, rows.labels, previous[key], earlier.labels)
+        if chance < limits.level:
             reason = (
-                f"the mean of class {features.LABEL_NAMES[worst]} moved by {shifts[worst] / spread:+.2f} "
-                f"standard "
-                f"deviations against span {earlier_span} while all classes together did not drift; expected "
-                f"at "
-                f"most {class_drift:g}. Are the labels right?"
+                f"the mean of class {features.LABEL_NAMES[worst]} moved by {shifts[worst]:+.2f} standard deviations "
+                f"against span {earlier_span} while all classes together did not drift; expected at most "
+                f"{limits.class_drift:g} (chance explains the classes' shifts with probability {chance:.1e}, below "
+                f"{limits.level:.1e}). Are the labels right?"
             )
-            findings.append(Finding(ERROR, f"{features.LABEL} with {key}", split, span, reason))
+            feature = f"{features.LABEL} with {key}"
+            findings.append(Finding(ERROR, data_limits.CLASS_FIGURES, feature, split, span, reason))
     return findings
 
 
 def _class_shifts(
     values: np.ndarray, labels: np.ndarray, earlier_values: np.ndarray, earlier_labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Differences of class means float64 `[10]`, and their standard errors in units of one standard
-    deviation.
-
-    A class that one of the spans lacks shifts by 0: `check_classes` reports it.
-    """
-    classes = len(features.LABEL_NAMES)
-    counts, earlier_counts = (np.bincount(x, minlength=classes) for x in (labels, earlier_labels))
-    both = (counts > 0) & (earlier_counts > 0)
-    means = np.bincount(labels, values, minlength=classes) / np.maximum(counts, 1)
-    earlier_means = np.bincount(earlier_labels, earlier_values, minlength=classes) / np.maximum(
+) -> np.ndarray:
+    """Differences of class means float64 `[10]`; 0 for a class that one of the spans lacks."""
+    counts, earlier_counts = (np.bincount(x, minlength=_CLASSES) for x in (labels, earlier_labels))
+    means = np.bincount(labels, values, minlength=_CLASSES) / np.maximum(counts, 1)
+    earlier_means = np.bincount(earlier_labels, earlier_values, minlength=_CLASSES) / np.maximum(
         earlier_counts, 1
     )
-    noise = np.sqrt(1 / np.maximum(counts, 1) + 1 / np.maximum(earlier_counts, 1))
-    return np.where(both, means - earlier_means, 0.0), noise
+    return np.where((counts > 0) & (earlier_counts > 0), means - earlier_means, 0.0)
 
 
-def class_shares(labels: np.ndarray) -> np.ndarray:
-    """Shares of the ten classes: float64 `[10]`, sum 1."""
-    return np.bincount(labels, minlength=len(features.LABEL_NAMES)) / max(len(labels), 1)
+def class_drift_p(
+    values: np.ndarray, labels: np.ndarray, earlier_values: np.ndarray, earlier_labels: np.ndarray
+) -> float:
+    """How often chance shifts a figure within the classes at least so much, all ten taken together.
+
+    Within each class the mean rank of the new rows is standardised by its variance under permutation of the two
+    spans; the squares add up to a chi-square with as many degrees as there are classes to compare. Ranks are bounded,
+    so a few odd pictures do not upset it, and few pictures make it rather more careful than less.
+    """
+    ranks = stats.rankdata(np.concatenate([values, earlier_values]))
+    both = np.concatenate([labels, earlier_labels])
+    new, every = (np.bincount(x, minlength=_CLASSES).astype(float) for x in (labels, both))
+    old = every - new
+    mean = np.bincount(both, ranks, minlength=_CLASSES) / np.maximum(every, 1)
+    square = np.bincount(both, (ranks - mean[both]) ** 2, minlength=_CLASSES)
+    excess = np.bincount(labels, ranks[: len(labels)] - mean[labels], minlength=_CLASSES)
+    variance = new * old * square / np.maximum(every * (every - 1), 1)
+    compared = variance > 0
+    if not compared.any():
+        return 1.0
+    return float(stats.chi2.sf((excess[compared] ** 2 / variance[compared]).sum(), compared.sum()))
+
+
+def lowest_agreement(images: int, minimum: float, false_alarms: float) -> float:
+    """The share below which chance does not explain an agreement of at least `minimum`: exact, of the binomial."""
+    return float(stats.binom.ppf(data_limits.check_level(false_alarms), images, minimum)) / images
+
+
+def can_see(count: int, earlier_count: int | None, limits: DataLimits) -> dict[str, float]:
+    """What the checks can see in a split of so many rows: the smallest fault of each kind that is an error.
+
+    Args:
+        count: rows of the split.
+        earlier_count: rows of the split in the span before; None on a first span.
+        limits: the settings.
+
+    Returns:
+        `missing_class_from`: rows from which on a class without any is an error. With a span before: `figures`, a
+        distance, and `class_shares`, the change of a share that was 10%.
+    """
+    smallest = 1 / (1 + (_CLASSES - 1) * limits.class_ratio)
+    level = limits.level / 2 / _CLASSES
+    seen = {"missing_class_from": float(np.ceil(np.log(level) / np.log1p(-smallest)))}
+    if earlier_count is not None:
+        seen["figures"] = distance_limit(count, earlier_count, limits)
+        tenth = earlier_count // _CLASSES
+        more = np.arange(count // _CLASSES, count + 1)
+        chance = stats.hypergeom.sf(more - 1, count + earlier_count, tenth + more, count)
+        enough = (2 * _CLASSES * chance < limits.level) & (
+            more / count - 1 / _CLASSES > limits.class_share_change
+        )
+        seen["class_shares"] = (
+            float(more[enough.argmax()] / count - 1 / _CLASSES) if enough.any() else 1 - 1 / _CLASSES
+        )
+    return {name: round(value, 4) for name, value in seen.items()}
 
 
 def ks_distance(some: np.ndarray, others: np.ndarray) -> float:
@@ -259,6 +333,8 @@ def ks_distance(some: np.ndarray, others: np.ndarray) -> float:
     [0, 1].
     """
     points = np.concatenate([some, others])
-    below = np.searchsorted(np.sort(some), points, side="right") / len(some)
-    below_others = np.searchsorted(np.sort(others), points, side="right") / len(others)
-    return float(np.abs(below - below_others).max())
+    order = np.argsort(points, kind="stable")
+    steps = np.where(order < len(some), len(others), -len(some))
+    ordered = points[order]
+    last_of_ties = np.append(ordered[1:] != ordered[:-1], True)  # equal values step together
+    return float(np.abs(np.cumsum(steps)[last_of_ties]).max() / (len(some) * len(others)))

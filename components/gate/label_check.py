@@ -14,7 +14,7 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
-from components.data import features
+from components.data import data_checks, data_limits, features
 from components.data.anomaly_gate import DataAnomalyError, span_of
 from components.gate import gate_statistics
 from components.gate.robustness import read_images, sample, served_classifier
@@ -28,7 +28,8 @@ def LabelCheck(  # noqa: N802 - the name is the component's
     examples: InputArtifact[standard_artifacts.Examples],
     report: OutputArtifact[standard_artifacts.ExampleAnomalies],
     minimum_agreement: Parameter[float],
-    allow_anomalies: Parameter[int],
+    allow_anomalies: Parameter[str],
+    false_alarms: Parameter[float],
     model: InputArtifact[standard_artifacts.Model] = None,  # type: ignore[assignment]
     source_digest: Parameter[str] = "",
 ) -> None:
@@ -39,7 +40,8 @@ def LabelCheck(  # noqa: N802 - the name is the component's
         report: gets `agreement.json` (share, 95% interval, images) and the float property `agreement`; without a model
             the file says so.
         minimum_agreement: share of the labels with which the model must agree, 0 to 1.
-        allow_anomalies: 1 lets the run go on; recorded in the output.
+        allow_anomalies: with "labels" or "all" in it the run goes on; recorded in the output.
+        false_alarms: of all checks on a span's data together; this one has its part of them.
         model: the served one; nothing is compared before the first push.
         source_digest: of this component's source files: part of the cache key, and nothing else.
 
@@ -55,11 +57,13 @@ def LabelCheck(  # noqa: N802 - the name is the component's
         (folder / REPORT_FILE).write_text(json.dumps({"model": None}) + "\n", encoding="utf-8")
         return
     found = agreement(artifact_utils.get_split_uri([examples], features.TRAIN_SPLIT), model.uri)
-    found |= {"model": model.uri, "minimum": minimum_agreement, "allow_anomalies": bool(allow_anomalies)}
+    found |= {"model": model.uri, "minimum": minimum_agreement, "allow_anomalies": allow_anomalies}
+    found["limit"] = data_checks.lowest_agreement(found["images"], minimum_agreement, false_alarms)
     (folder / REPORT_FILE).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     report.set_float_custom_property("agreement", found["agreement"])
     logging.info("The served model agrees with %.1f%% of the labels.", 100 * found["agreement"])
-    if found["interval"][1] < minimum_agreement and not allow_anomalies:
+    allowed = data_limits.LABELS in data_limits.allowed_kinds(allow_anomalies)
+    if found["agreement"] < found["limit"] and not allowed:
         raise DataAnomalyError(_message(span_of(examples), found, minimum_agreement))
 
 
@@ -87,6 +91,7 @@ def agreement(folder: str, model_uri: str) -> dict:
 def _message(span: int, found: dict, minimum: float) -> str:
     return (
         f"span {span}, split train: the served model agrees with {found['agreement']:.1%} of the labels of "
-        f"{found['images']} images, expected at least {minimum:.1%} (gate.minimum_label_agreement). Are the labels "
-        "right? Repair the span, or let it through with allow_anomalies=true, which is recorded."
+        f"{found['images']} images, expected at least {minimum:.1%} (gate.minimum_label_agreement), which by chance "
+        f"may be {found['limit']:.1%} here. Are the labels right? Repair the span, or let it through with "
+        "allow_anomalies=labels, which is recorded."
     )

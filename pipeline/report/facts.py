@@ -15,6 +15,7 @@ from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
 from components.data import anomaly_gate, data_checks, features
+from components.data.data_limits import DataLimits
 from components.gate import label_check
 from pipeline import pipeline
 from pipeline.report import measures
@@ -263,8 +264,7 @@ def _data(run: StoredRun, examples: standard_artifacts.Examples) -> DataFacts:
     earlier_train = (
         anomaly_gate.read_splits(before[0])[features.TRAIN_SPLIT].compared_figures() if before else {}
     )
-    told = run.told(GATE, "drift")
-    drift = data_checks.Limits().drift if told is None else float(told)
+    limits = _limits(run)
     return DataFacts(
         span=span,
         earlier_span=anomaly_gate.span_of(before[0]) if before else None,
@@ -272,11 +272,17 @@ def _data(run: StoredRun, examples: standard_artifacts.Examples) -> DataFacts:
             name: np.bincount(rows.labels, minlength=len(features.LABEL_NAMES)).tolist()
             for name, rows in splits.items()
         },
-        figures=[_compared(name, values, earlier_train.get(name), drift) for name, values in train.items()],
+        figures=[_compared(name, values, earlier_train.get(name), limits) for name, values in train.items()],
         findings=written["findings"],
         allowed=bool(written[anomaly_gate.ALLOW_KEY]),
         agreement=_agreement(run),
     )
+
+
+def _limits(run: StoredRun) -> DataLimits:
+    """As the run was told; a run of before a limit was a setting was not told it."""
+    told = {field.name: run.told(GATE, field.name) for field in dataclasses.fields(DataLimits)}
+    return DataLimits(**{name: float(value) for name, value in told.items() if value is not None})
 
 
 def _agreement(run: StoredRun) -> dict[str, Any]:
@@ -287,7 +293,7 @@ def _agreement(run: StoredRun) -> dict[str, Any]:
     return {}
 
 
-def _compared(name: str, values: np.ndarray, earlier: np.ndarray | None, drift: float) -> Comparison:
+def _compared(name: str, values: np.ndarray, earlier: np.ndarray | None, limits: DataLimits) -> Comparison:
     if earlier is None:
         return Comparison(name, float(values.mean()))
     return Comparison(
@@ -295,7 +301,7 @@ def _compared(name: str, values: np.ndarray, earlier: np.ndarray | None, drift: 
         mean=float(values.mean()),
         earlier_mean=float(earlier.mean()),
         distance=float(data_checks.ks_distance(values, earlier)),
-        limit=data_checks.distance_limit(len(values), len(earlier), drift),
+        limit=data_checks.distance_limit(len(values), len(earlier), limits),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from components.data import data_limits
 from pipeline import console
 from pipeline.config import PRESETS, PipelineConfig, chosen_preset
 from pipeline.root import Root, RootInUseError
@@ -50,8 +51,12 @@ def retrain(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
         int, typer.Option(help="How often a failing training is begun before it waits for a new span.")
     ] = 3,
     accept: Annotated[
-        list[int] | None,
-        typer.Option(help="A span to let through whose data was refused; recorded. Repeat for more."),
+        list[str] | None,
+        typer.Option(
+            metavar="SPAN[:KINDS]",
+            help="A span to let through whose data was refused; recorded. 7:class_balance lets through no other kind "
+            "of finding. Repeat for more.",
+        ),
     ] = None,
     exclude: Annotated[
         list[int] | None, typer.Option(help="A span never to train on again. Repeat for more.")
@@ -101,6 +106,8 @@ def check(options: Mapping[str, Any]) -> None:
         ValueError: a preset, a setting, a hook or the file of metrics that can never be used.
     """
     _settings(options)
+    for kinds in _accepted(options["accept"] or []).values():
+        data_limits.allowed_kinds(kinds)
     _notices(options)
 
 
@@ -110,13 +117,15 @@ def _asked(options: Mapping[str, Any]) -> "tuple[retraining.Request, notices.Not
     from pipeline.spans import arrivals
 
     try:
+        accepted = _accepted(options["accept"] or [])
         request = retraining.Request(
             **{name: options[name] for name in ("data", "preset", "window", "attempts")},
             **{name: options[name] for name in ("keep_runs", "keep_spans")},
             test=options["test"] or options["data"] / arrivals.TEST_FOLDER,
             root=Root(options["root"].absolute()),
             config=_settings(options),
-            accept=tuple(options["accept"] or ()),
+            accept=tuple(accepted),
+            accept_kinds=accepted,
             exclude=tuple(options["exclude"] or ()),
         )
         return request, _notices(options)
@@ -161,6 +170,19 @@ def _say(outcome: "retraining.Outcome") -> None:
     elif outcome.kind != retraining.NOTHING_NEW:
         words = "Failed" if outcome.kind == ledger.FAILED else "Not pushed"
         console.stop(f"{words}: {outcome.reason.rstrip('.')}.", notices.STATUS[outcome.kind])
+
+
+def _accepted(told: list[str]) -> dict[int, str]:
+    """The spans of --accept with the kinds of findings to let through; "" for all of them."""
+    found = {}
+    for text in told:
+        number, _, kinds = text.partition(":")
+        if not (number.isascii() and number.isdecimal()):
+            raise ValueError(
+                f"--accept takes a span's number, such as 7 or 7:class_balance; received {text!r}."
+            )
+        found[int(number)] = kinds
+    return found
 
 
 def _work(request: "retraining.Request", told: "notices.Notices") -> "retraining.Outcome":

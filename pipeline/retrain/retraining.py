@@ -3,12 +3,12 @@
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from components.data import cifar10
+from components.data import cifar10, data_limits
 from pipeline import nodes
 from pipeline.config import PipelineConfig
 from pipeline.console import NodeFailedError, NodeSkippedError
@@ -35,6 +35,8 @@ class Request:
         window: how many of the newest spans are trained on, besides those that none was trained on yet.
         attempts: how often a training is begun that fails; then it waits for a new span.
         accept: spans to let through whose data was refused.
+        accept_kinds: which kinds of findings to let through of one of these, as
+            `components.data.data_limits.allowed_kinds` reads them; all of them where nothing is said.
         exclude: spans never to train on again.
         keep_runs: how many of the newest runs keep their files; what is served and what it came from stays anyway.
         keep_spans: Examples of how many of the newest spans stay, at least a window of them: a new span is compared
@@ -52,11 +54,14 @@ class Request:
     exclude: tuple[int, ...] = ()
     keep_runs: int = 3
     keep_spans: int = 8
+    accept_kinds: Mapping[int, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("window", "attempts", "keep_runs", "keep_spans"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is at least 1; received {getattr(self, name)}.")
+        for kinds in self.accept_kinds.values():
+            data_limits.allowed_kinds(kinds)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,7 +223,11 @@ def _look_at(
 
     stored = _stored(request.root)
     record.compared = [span for span in known.accepted() if span < number and span in stored]
-    record.by_hand = number in request.accept or (number in known.spans and known.spans[number].by_hand)
+    before = known.spans.get(number)
+    record.by_hand = number in request.accept or (before is not None and before.by_hand)
+    if record.by_hand:
+        kept = before.allowed if before is not None else ""
+        record.allowed = request.accept_kinds.get(number, "") if number in request.accept else kept
     config = _config(request, record)
     earlier = Earlier(served_model=_baseline(request.root), spans=tuple(record.compared))
     try:
@@ -234,8 +243,10 @@ def _look_at(
 
 def _config(request: Request, record: ledger.SpanRecord) -> PipelineConfig:
     """The settings for a span; what a person let through stays let through."""
-    allowed = request.config.allow_anomalies or record.by_hand
-    return dataclasses.replace(request.config, allow_anomalies=allowed)
+    allowed = data_limits.allowed_kinds(request.config.allow_anomalies)
+    if record.by_hand:
+        allowed |= data_limits.allowed_kinds(record.allowed or data_limits.ALL)
+    return dataclasses.replace(request.config, allow_anomalies=data_limits.told_kinds(allowed))
 
 
 def _plan(request: Request, known: Ledger, console: Console) -> Training | None:

@@ -28,6 +28,8 @@ class SpanRecord:
         seen: when, ISO 8601 in UTC.
         compared: the spans that its data was compared with.
         by_hand: whether a person let it through.
+        allowed: which kinds of findings were, as `components.data.data_limits.allowed_kinds` reads them; all of them
+            where it says nothing.
     """
 
     state: str
@@ -36,6 +38,7 @@ class SpanRecord:
     seen: str
     compared: list[int] = dataclasses.field(default_factory=list)
     by_hand: bool = False
+    allowed: str = ""
 
 
 @dataclasses.dataclass

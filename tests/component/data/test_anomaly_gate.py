@@ -9,8 +9,9 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 from tfx import types
 from tfx.types import artifact_utils, standard_artifacts
 
-from components.data import anomaly_gate, data_checks, example_gen, features
+from components.data import anomaly_gate, example_gen, features
 from components.data.anomaly_gate import DataAnomalyError
+from components.data.data_limits import DataLimits
 from tests.component import data_plane
 
 _ERROR, _WARNING = anomalies_pb2.AnomalyInfo.ERROR, anomalies_pb2.AnomalyInfo.WARNING
@@ -52,10 +53,10 @@ def inputs(tmp_path):
     return {"examples": [examples], "statistics": [statistics], "anomalies": [anomalies]}
 
 
-def _run(inputs, tmp_path, allow=0, **limits):
+def _run(inputs, tmp_path, allow="", **limits):
     report = standard_artifacts.ExampleAnomalies()
     report.uri = str(tmp_path / "report")
-    properties = {"allow_anomalies": allow, **vars(data_checks.Limits()), **limits}
+    properties = {"allow_anomalies": allow, **vars(DataLimits()), **limits}
     anomaly_gate.Executor().Do(inputs, {"report": [report]}, properties)
     return report, json.loads((tmp_path / "report" / "findings.json").read_text())
 
@@ -70,7 +71,9 @@ def _plant(tmp_path, feature, severity):
 
 def test_good_rows_pass(inputs, tmp_path):
     report, written = _run(inputs, tmp_path)
-    assert written == {"allow_anomalies": False, "span": 5, "findings": []}
+    seen = written.pop("can_see")
+    assert written == {"allow_anomalies": "", "span": 5, "findings": []}
+    assert seen["test"] == {"missing_class_from": 228.0}
     assert report.get_int_custom_property("errors") == 0
     assert report.span == 5
 
@@ -83,12 +86,12 @@ def test_an_error_of_the_validator_stops_with_feature_split_span_and_reason(inpu
         "error: span 5, split test, feature brightness: Out-of-range values: Unexpectedly high value: 1.5."
         in str(caught.value)
     )
-    assert "allow_anomalies=true" in str(caught.value)
+    assert "allow_anomalies=schema," in str(caught.value)
 
 
 def test_an_allowed_error_is_recorded(inputs, tmp_path):
     _plant(tmp_path, features.BRIGHTNESS, _ERROR)
-    report, written = _run(inputs, tmp_path, allow=1)
+    report, written = _run(inputs, tmp_path, allow="all")
     assert report.get_int_custom_property("allow_anomalies") == 1
     assert report.get_int_custom_property("errors") == 1
     assert written["findings"][0]["feature"] == features.BRIGHTNESS
@@ -122,8 +125,21 @@ def test_statistics_of_other_rows_are_refused(inputs, tmp_path):
 
 
 def test_limits_are_parameters(inputs, tmp_path):
-    with pytest.raises(DataAnomalyError, match=r"expected at most 0\.5 times"):
-        _run(inputs, tmp_path, class_ratio=0.5)
+    earlier = {"earlier_examples": [_of_span(4, tmp_path / "darker")]}
+    for split, (images, labels) in zip(("train", "test"), data_plane.demo_images(9, 60, 20), strict=True):
+        _write_rows(tmp_path / "darker", split, (images * 0.5).astype("uint8"), labels)
+    _run({**inputs, **earlier}, tmp_path, drift=1.0, class_drift=99.0)
+    with pytest.raises(DataAnomalyError, match="split train, feature brightness: .* with 60 and 60 images"):
+        _run({**inputs, **earlier}, tmp_path)
+
+
+def test_a_kind_that_is_let_through_lets_no_other_through(inputs, tmp_path):
+    _plant(tmp_path, features.BRIGHTNESS, _ERROR)
+    with pytest.raises(DataAnomalyError, match="allow_anomalies=schema,"):
+        _run(inputs, tmp_path, allow="class_balance,leak")
+    report, written = _run(inputs, tmp_path, allow="schema")
+    assert report.get_int_custom_property("allow_anomalies") == 1
+    assert (written["allow_anomalies"], written["findings"][0]["kind"]) == ("schema", "schema")
 
 
 def _of_span(span, uri=""):
@@ -159,7 +175,7 @@ def test_a_test_image_of_any_earlier_span_in_training_stops_the_run(inputs, tmp_
     other = tmp_path / "other"
     for split, (images, labels) in zip(("train", "test"), data_plane.demo_images(9, 60, 20), strict=True):
         _write_rows(other, split, images, labels)
-    limits = {"drift": 1.0, "class_drift": 9.0}
+    limits = {"drift": 1.0, "class_drift": 9.0, "class_share_change": 1.0}
     earlier = [_of_span(1, swapped), _of_span(4, other)]
     with pytest.raises(DataAnomalyError, match="5 images are in the test split of span 1"):
         _run({**inputs, "earlier_examples": earlier}, tmp_path, **limits)
@@ -186,9 +202,9 @@ def test_the_permission_is_part_of_the_component_and_so_of_the_cache_key():
         statistics=types.Channel(type=standard_artifacts.ExampleStatistics),
         anomalies=types.Channel(type=standard_artifacts.ExampleAnomalies),
         allow_anomalies=True,
-        limits=data_checks.Limits(drift=0.2),
+        limits=DataLimits(drift=0.2),
     )
-    assert gate.exec_properties["allow_anomalies"] == 1
+    assert gate.exec_properties["allow_anomalies"] == "all"
     assert gate.exec_properties["drift"] == 0.2
 
 

@@ -28,7 +28,7 @@ def model(tmp_path_factory):
     return gate_models.export(tmp_path_factory.mktemp("model"), 0, 7)
 
 
-def _check(folder, images, labels, model, allow=0):
+def _check(folder, images, labels, model, allow=""):
     """Runs the component on a span 5 with these training rows; returns its report's folder and artifact."""
     path = folder / "examples" / "Split-train" / "data_tfrecord-00000-of-00001"
     path.parent.mkdir(parents=True)
@@ -40,7 +40,12 @@ def _check(folder, images, labels, model, allow=0):
     report = gate_models.artifact(standard_artifacts.ExampleAnomalies, folder / "report", 4)
     inputs = {} if model is None else {"model": model}
     label_check.LabelCheck.test_call(
-        examples=examples, report=report, minimum_agreement=0.5, allow_anomalies=allow, **inputs
+        examples=examples,
+        report=report,
+        minimum_agreement=0.5,
+        allow_anomalies=allow,
+        false_alarms=0.001,
+        **inputs,
     )
     return json.loads((folder / "report" / label_check.REPORT_FILE).read_text()), report
 
@@ -67,12 +72,19 @@ def test_permuted_labels_stop_the_run_with_span_share_and_floor(images, model, t
 
 
 def test_a_miss_within_noise_does_not_stop_it(images, model, tmp_path):
-    assert _check(tmp_path, images, _labels(images, wrong=106), model)[0]["agreement"] == 0.47
+    """Of 200 images 74 are what an agreement of 50% gives by chance, but for 1 time in 11,000."""
+    written, _ = _check(tmp_path, images, _labels(images, wrong=126), model)
+    assert (written["agreement"], written["limit"]) == (0.37, 0.37)
+
+
+def test_a_miss_beyond_noise_stops_it_unless_labels_are_let_through(images, model, tmp_path):
+    with pytest.raises(DataAnomalyError, match=r"agrees with 36\.5% .* by chance may be 37\.0% here"):
+        _check(tmp_path, images, _labels(images, wrong=127), model, allow="leak,class_balance")
 
 
 def test_permuted_labels_that_are_allowed_are_recorded(images, model, tmp_path):
-    written, _ = _check(tmp_path, images, _labels(images, wrong=IMAGES), model, allow=1)
-    assert (written["agreement"], written["allow_anomalies"]) == (0.0, True)
+    written, _ = _check(tmp_path, images, _labels(images, wrong=IMAGES), model, allow="labels")
+    assert (written["agreement"], written["allow_anomalies"]) == (0.0, "labels")
 
 
 def test_before_the_first_push_nothing_is_compared(images, tmp_path):

@@ -56,7 +56,7 @@ class World:
         self.folder, self.root = folder, Root(folder / "root")
         self.poisoned, self.worse, self.broken = set(), set(), set()
         self.pushed, self.began, self.compared = [], [], {}
-        self.allowed: list[bool] = []
+        self.allowed: list[str] = []
         self.stored: set[int] = set()
         self.pruned: list[prune.PrunePolicy] = []
         self.restored = None
@@ -217,6 +217,17 @@ def test_a_refused_span_stays_out_of_every_window_unless_a_person_accepts_it(wor
     assert world.began[-1] == (1, 2, 3)
 
 
+def test_what_is_let_through_of_a_span_may_be_one_kind_of_finding_and_stays_so(world):
+    world.poisoned = {1}
+    world.deliver(1)
+    world.call()
+    assert world.call(accept=(1,), accept_kinds={1: "labels"}).kind == ledger.PUSHED
+    assert world.allowed == ["labels"]
+    assert world.known().spans[1].allowed == "labels"
+    with pytest.raises(ValueError, match="no kind of finding 'frogs'"):
+        world.request(accept=(1,), accept_kinds={1: "frogs"})
+
+
 def test_a_gate_that_was_skipped_neither_accepts_nor_refuses(world, monkeypatch):
     """TFX goes on when a node's inputs are missing; a span was once accepted so, by a clock that was set back."""
 
@@ -241,7 +252,7 @@ def test_what_a_person_let_through_stays_let_through(world):
     with pytest.raises(Killed):
         world.call(accept=(1,))
     assert world.call().kind == ledger.PUSHED
-    assert world.allowed == [True, True]
+    assert world.allowed == ["all", "all"]
     assert world.known().spans[1].by_hand
 
 
