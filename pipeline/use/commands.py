@@ -1,10 +1,10 @@
 """Commands for what a run pushed: embed images, search among them, serve the encoder."""
 
-import contextlib
 import logging
 import os
 import pathlib
 import shutil
+import signal
 import socket
 import sys
 import threading
@@ -23,6 +23,7 @@ if typing.TYPE_CHECKING:
 _FAILED = 1
 _BATCH = 256
 _SERVER = "tensorflow_model_server"
+_HOST = "127.0.0.1"
 
 RootOption = Annotated[
     pathlib.Path | None, typer.Option("--root", help="Root of a run; its served encoder is taken.")
@@ -99,7 +100,12 @@ def serve(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port of the REST API; 0 takes a free one.")
     ] = 8501,
-    host: Annotated[str, typer.Option(help="Address to listen on; only for the small server.")] = "127.0.0.1",
+    host: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Address to listen on; 127.0.0.1 if left out. {_SERVER} knows no address but all of them."
+        ),
+    ] = None,
     name: Annotated[str, typer.Option(help="The model's name in the addresses.")] = "byol",
     builtin: Annotated[
         bool, typer.Option("--builtin", help=f"Take the small server even where {_SERVER} is installed.")
@@ -107,7 +113,7 @@ def serve(
 ) -> None:
     """Serve the encoder over REST: by TensorFlow Serving where it is installed, else by a small server alike.
 
-    New versions are taken up as they are pushed. Ctrl-C ends it.
+    New versions are taken up as they are pushed. Ctrl-C or SIGTERM ends it, once what has come in is answered.
     """
     from pipeline.use import encoder
 
@@ -117,9 +123,13 @@ def serve(
         stop(str(error))
     installed = shutil.which(_SERVER)
     if installed and not builtin:
+        if host not in (None, "0.0.0.0", "::"):  # noqa: S104 - asked for by the caller
+            stop(
+                f"{_SERVER} listens on every interface, not on {host} alone. Give --builtin, or --host 0.0.0.0."
+            )
         _serve_by_tensorflow(installed, folder, name, port)
     else:
-        _serve_by_ourselves(folder, name, host, port)
+        _serve_by_ourselves(folder, name, host or _HOST, port)
 
 
 def data_images(
@@ -145,6 +155,9 @@ def data_images(
 
 def _serve_by_tensorflow(executable: str, folder: pathlib.Path, name: str, port: int) -> None:
     """Becomes TensorFlow Serving, so that signals reach it."""
+    if port == 0:  # which means no REST API to it
+        with socket.create_server((_HOST, 0)) as probe:
+            port = probe.getsockname()[1]
     typer.echo(f"{executable} serves {folder} on every interface, http://localhost:{port}/v1/models/{name}")
     sys.stdout.flush()
     arguments = [f"--rest_api_port={port}", "--port=0", f"--model_name={name}", f"--model_base_path={folder}"]
@@ -159,17 +172,19 @@ def _serve_by_ourselves(folder: pathlib.Path, name: str, host: str, port: int) -
     except OSError as error:
         _cannot_listen(host, port, error)
     _quiet_tensorflow()
-    from pipeline.use import rest, version_follower
+    from pipeline.use import http_server, rest, version_follower
 
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("byol.serve").setLevel(logging.INFO)
     try:
         follower = version_follower.VersionFollower(folder)
-        server = rest.start_server(rest.RestApp(name, follower), host, port)
+        server = http_server.start_server(rest.RestApp(name, follower), host, port)
     except ValueError as error:
         stop(str(error))
     except OSError as error:
         _cannot_listen(host, port, error)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: server.stop())
     threading.Thread(target=follower.follow, daemon=True).start()
     shown = f"[{host}]" if ":" in host else host
     typer.echo(
@@ -177,11 +192,9 @@ def _serve_by_ourselves(folder: pathlib.Path, name: str, host: str, port: int) -
     )
     sys.stdout.flush()
     try:
-        with contextlib.suppress(KeyboardInterrupt):
-            server.serve_forever()
+        server.serve_forever()
     finally:
         follower.stop()
-        server.server_close()
     typer.echo("Ended.")
 
 

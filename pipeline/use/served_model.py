@@ -1,9 +1,11 @@
 """A pushed SavedModel in this process, as TensorFlow Serving sees it: signatures by name, rows in, rows out."""
 
+import contextlib
 import dataclasses
 import pathlib
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -14,6 +16,9 @@ from components.serving import serving_folder
 
 # Rows the network takes at once: what a larger request needs in memory does not grow with it.
 ROWS_AT_ONCE = 256
+# With other callers waiting, as many as take about so long.
+TURN_SECONDS = 0.2
+_FIRST_ROWS = 16
 _STACK = ("Graph execution error", "Detected at node", "<stack traces", "[[{{")
 _ASSERTION = "assertion failed:"
 _INIT_OP = "__saved_model_init_op"
@@ -75,12 +80,18 @@ class ServedModel:
             ) from error
         self.path = path
 
-    def call(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def call(
+        self,
+        signature: str,
+        inputs: Mapping[str, np.ndarray],
+        turn: Callable[[], contextlib.AbstractContextManager[None]] | None = None,
+    ) -> dict[str, np.ndarray]:
         """Runs a signature on any number of rows.
 
         Args:
             signature: one of `signatures`.
             inputs: for each of its inputs an array with as many rows; object arrays of bytes for strings.
+            turn: what to hold while rows go through the network; let go and taken again every `TURN_SECONDS` or so.
 
         Returns:
             Its outputs by name, row for row.
@@ -89,18 +100,28 @@ class ServedModel:
             RejectedInputError: when the graph refuses the rows, such as bytes that are no image.
         """
         rows = max((len(values) for values in inputs.values()), default=0)
-        function = self._loaded.signatures[signature]
         parts: list[dict[str, np.ndarray]] = []
-        for start in range(0, max(rows, 1), ROWS_AT_ONCE):
-            tensors = {
-                name: tf.constant(values[start : start + ROWS_AT_ONCE], self._dtype(signature, name))
-                for name, values in inputs.items()
-            }
-            try:
-                parts.append({name: value.numpy() for name, value in function(**tensors).items()})
-            except tf.errors.InvalidArgumentError as error:
-                raise RejectedInputError(reason(error)) from error
+        start, size = 0, ROWS_AT_ONCE if turn is None else _FIRST_ROWS
+        while start < rows or not parts:
+            with contextlib.nullcontext() if turn is None else turn():
+                began = time.monotonic()
+                parts.append(
+                    self._part(signature, {name: v[start : start + size] for name, v in inputs.items()})
+                )
+                took = time.monotonic() - began
+            start += size
+            if turn is not None:
+                size = min(2 * size, ROWS_AT_ONCE) if took < TURN_SECONDS / 2 else size
+                size = max(size // 2, 1) if took > TURN_SECONDS else size
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _part(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        tensors = {name: tf.constant(values, self._dtype(signature, name)) for name, values in inputs.items()}
+        try:
+            outputs = self._loaded.signatures[signature](**tensors)
+        except tf.errors.InvalidArgumentError as error:
+            raise RejectedInputError(reason(error)) from error
+        return {name: value.numpy() for name, value in outputs.items()}
 
     def _dtype(self, signature: str, name: str) -> tf.DType:
         return tf.as_dtype(types_pb2.DataType.Value(self.signatures[signature].inputs[name].dtype))

@@ -204,3 +204,11 @@ def test_where_tensorflow_serving_is_installed_it_serves(pushed, tmp_path, monke
             )
         ]
     )
+    started.clear()
+    refused = CliRunner().invoke(cli.app, ["serve", "--root", str(root), "--host", "127.0.0.1"])
+    assert refused.exit_code == 2
+    assert "listens on every interface, not on 127.0.0.1 alone. Give --builtin" in refused.output
+    assert not started
+    result = CliRunner().invoke(cli.app, ["serve", "--root", str(root), "--host", "::", "--port", "0"])
+    assert result.exit_code == 0, result.output
+    assert int(started[0][1][1].removeprefix("--rest_api_port=")) > 0

@@ -1,6 +1,7 @@
 """The small server says what the SavedModel says, refuses what is wrong, lives on, and follows new versions."""
 
 import base64
+import gzip
 import http.client
 import json
 import pathlib
@@ -10,13 +11,16 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.parse
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from components.serving.serving_requests import ANIMATED_GIF, png_bomb
-from pipeline.use import rest, version_follower
+from pipeline.use import http_server, rest, version_follower
 from tests.component import tiny_served
 
 PROJECT = pathlib.Path(__file__).resolve().parents[3]
@@ -28,7 +32,7 @@ def served(tmp_path_factory):
     folder = tmp_path_factory.mktemp("serving")
     tiny_served.write(folder, 5, seed=1)
     follower = version_follower.VersionFollower(folder)
-    server = rest.start_server(rest.RestApp("enc", follower), "127.0.0.1", 0)
+    server = http_server.start_server(rest.RestApp("enc", follower), "127.0.0.1", 0)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield (
         folder,
@@ -36,8 +40,7 @@ def served(tmp_path_factory):
         f"http://127.0.0.1:{server.port}/v1/models/",
         tf.saved_model.load(str(folder / "5")),
     )
-    server.shutdown()
-    server.server_close()
+    server.stop()
 
 
 def _ask(address, body=None):
@@ -133,7 +136,7 @@ def test_several_outputs_and_strings(served, encoded):
         ({"instances": 3}, "at least one row"),
         ({"instances": [3]}, "takes strings"),
         ({"instances": [{"b64": "!"}]}, "base64"),
-        ({"instances": [{"other": "x"}]}, "takes strings"),
+        ({"instances": [{"other": "x"}]}, "image_bytes, and no others"),
         ({"inputs": {"other": ["x"]}}, "image_bytes"),
         ({"signature_name": "none", "instances": ["x"]}, "not found in"),
         ({"signature_name": ["x"], "instances": ["x"]}, "not found in"),
@@ -162,8 +165,14 @@ def test_unknown_addresses_methods_and_large_bodies(served):
     _, _, url, _ = served
     assert _ask(f"{url}other")[0] == 404
     assert _ask(f"{url}enc/versions/4")[0] == 404
-    assert _ask(f"{url}enc:classify", {"instances": ["x"]})[0] == 405
-    assert _ask(f"{url}enc:predict")[0] == 404
+    assert _ask(f"{url}enc/versions/{10**30}")[0] == 400
+    assert _ask(f"{url}enc/labels/stable")[0] == 400
+    for method in ("classify", "regress"):
+        status, answer = _ask(f"{url}enc:{method}", {"examples": [{}]})
+        assert status == 400
+        assert "Use :predict" in answer["error"]
+    assert _ask(f"{url}enc:predict")[0] == 400
+    assert _ask(f"{url}enc", {})[0] == 400
     connection = http.client.HTTPConnection(url.split("/")[2], timeout=30)
     connection.putrequest("POST", "/v1/models/enc:predict")
     connection.putheader("Content-Length", str(rest.MAX_BODY_BYTES + 1))
@@ -171,6 +180,51 @@ def test_unknown_addresses_methods_and_large_bodies(served):
     assert connection.getresponse().status == 413
     connection.close()
     assert _ask(f"{url}enc")[0] == 200
+
+
+def test_gzip_and_base64_with_line_ends_give_the_same_answer(served, encoded):
+    _, _, url, _ = served
+    text = base64.encodebytes(encoded[0]).decode().rstrip("=\n")
+    body = {"instances": [{"b64": text}]}
+    expected = _ask(f"{url}enc:predict", {"instances": [_b64(encoded[0])]})
+    assert expected[0] == 200
+    assert _ask(f"{url}enc:predict", body) == expected
+    connection = http.client.HTTPConnection(url.split("/")[2], timeout=60)
+    packed = gzip.compress(json.dumps(body).encode())
+    for path in ("/v1/models/enc:predict", "/V1/Models/enc:PREDICT"):
+        connection.request("POST", path, packed, {"Content-Encoding": "gzip"})
+        answer = connection.getresponse()
+        assert (answer.status, json.load(answer)) == expected
+    connection.close()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    method=st.sampled_from(["GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS"]),
+    path=st.lists(
+        st.sampled_from(
+            ["/v1", "/models", "/enc", "/versions", "/labels", "/5", ":predict", ":", "/", "/metadata", "%00"]
+        )
+        | st.text(max_size=4).map(lambda text: urllib.parse.quote(text, safe="/:")),
+        max_size=8,
+    ).map("".join),
+    body=st.binary(max_size=40)
+    | st.dictionaries(
+        st.sampled_from(["instances", "inputs", "signature_name"]),
+        st.sampled_from(
+            ["embed_pixels", "classify", "", [], [[]], [{}], {}, None, 1, [{"b64": "YQ"}], [{"b64": 1}]]
+        ),
+    ).map(lambda body: json.dumps(body).encode()),
+)
+def test_every_address_under_the_fuzzer_is_answered_in_json(served, method, path, body):
+    _, _, url, _ = served
+    connection = http.client.HTTPConnection(url.split("/")[2], timeout=60)
+    connection.request(method, "/" + path.lstrip("/"), body)
+    answer = connection.getresponse()
+    data = answer.read()
+    connection.close()
+    assert answer.status < 500
+    assert method == "HEAD" or (set(json.loads(data)) == {"error"}) == (answer.status != 200)
 
 
 def test_versions_switch_under_load_and_a_bad_one_is_passed_over(served, images):
@@ -210,8 +264,9 @@ def test_versions_switch_under_load_and_a_bad_one_is_passed_over(served, images)
     assert _ask(f"{url}enc:predict", body)[0] == 200
 
 
-def test_the_command_serves_until_it_is_interrupted(tmp_path):
-    """Slow: the real command in its own process. Ctrl-C ends it with status 0, and its port is free again."""
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_until_it_is_ended(tmp_path, ending):
+    """Slow: the real command in its own process. Either signal ends it with status 0, and its port is free again."""
     (tmp_path / "serving").mkdir()
     tiny_served.write(tmp_path / "serving", 5, seed=1)
     command = [
@@ -241,7 +296,7 @@ def test_the_command_serves_until_it_is_interrupted(tmp_path):
         )
         shutil.rmtree(tmp_path / "serving" / "5")  # a server outlives its folder
         assert _ask(url)[0] == 200
-        process.send_signal(signal.SIGINT)
+        process.send_signal(ending)
         assert process.wait(timeout=30) == 0
         assert "Traceback" not in process.stderr.read()
     with socket.create_server(("127.0.0.1", int(taken))):

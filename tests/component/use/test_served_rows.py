@@ -28,7 +28,7 @@ from components.serving import serving_check, serving_folder, serving_requests
 from components.serving.serving_limits import ServingLimits
 from pipeline import eval_config
 from pipeline.config import PRESETS
-from pipeline.use import rest, version_follower
+from pipeline.use import http_server, rest, version_follower
 from tests.component import gate_models
 from trainer import networks
 from trainer.architecture import EncoderConfig
@@ -178,7 +178,7 @@ def test_an_image_of_a_stranger_is_an_error_of_its_request_and_the_server_lives(
 def test_rest_answers_equal_tfmas_predictions_row_by_row(world, pngs, expected):
     """REST's row form, {"instances": [{"b64": ...}, ...]}, over HTTP to the server of `byol serve`."""
     app = rest.RestApp("encoder", version_follower.VersionFollower(world[0].parent))
-    server = rest.start_server(app, "127.0.0.1", 0)
+    server = http_server.start_server(app, "127.0.0.1", 0)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     answers = []
     for start in range(0, ROWS, 250):
@@ -187,8 +187,7 @@ def test_rest_answers_equal_tfmas_predictions_row_by_row(world, pngs, expected):
         address = f"http://127.0.0.1:{server.port}/v1/models/encoder:predict"
         with urllib.request.urlopen(urllib.request.Request(address, body), timeout=60) as reply:
             answers += [row["probabilities"] for row in json.load(reply)["predictions"]]
-    server.shutdown()
-    server.server_close()
+    server.stop()
     np.testing.assert_allclose(np.array(answers), expected, atol=1e-5)
 
 
