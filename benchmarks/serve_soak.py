@@ -45,7 +45,7 @@ class Server:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "pipeline.cli", *command], stdout=subprocess.PIPE, text=True
         )
-        said = self.process.stdout.readline()
+        said = self.process.stdout.readline() if self.process.stdout else ""
         self.port = int(said.split("http://127.0.0.1:")[1].split("/")[0])
 
     def change(self) -> None:
