@@ -9,7 +9,7 @@ import json
 import pathlib
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from absl import logging
@@ -61,18 +61,30 @@ def StoredSpans(  # noqa: N802
     store: Parameter[str],
     examples: OutputArtifact[standard_artifacts.Examples],
 ) -> None:
-    """Keeps this run's Examples for later runs, and answers with those of all spans up to it.
+    """Answers with the Examples of the earlier spans that the data gates let through.
 
     Args:
         current: this run's Examples.
-        store: folder with one `span-N` for each span that was ever read.
-        examples: resolves to the kept Examples of every span not after this one, this one included.
+        store: folder with one `span-N` for each span that KeptSpan kept.
+        examples: resolves to the kept Examples of every span before this one; to nothing for the first.
     """
     span = span_of(current)
-    keep(current, pathlib.Path(store))
-    resolve(
-        examples, [found for number, found in sorted(kept(pathlib.Path(store)).items()) if number <= span]
-    )
+    resolve(examples, [found for number, found in sorted(kept(pathlib.Path(store)).items()) if number < span])
+
+
+@component
+def KeptSpan(  # noqa: N802
+    accepted: InputArtifact[standard_artifacts.Examples], store: Parameter[str]
+) -> None:
+    """Keeps this run's Examples for later runs; it waits for the data gates, so a refused span is never kept.
+
+    Compared with a span that was refused, the next good one would be refused as well.
+
+    Args:
+        accepted: this run's Examples.
+        store: folder with one `span-N` for each span that was let through.
+    """
+    keep(accepted, pathlib.Path(store))
 
 
 @component
@@ -210,6 +222,11 @@ def bindings(config: KubeflowConfig, warm_start: bool) -> pipeline.Bindings:
             pipeline.SPANS_SO_FAR
         )
 
+    def kept_span(example_gen: Cifar10ExampleGen, gates: Sequence[BaseNode]) -> BaseNode:
+        node = KeptSpan(accepted=example_gen.outputs["examples"], store=config.folder("store"))
+        node.add_upstream_nodes(gates)
+        return node
+
     def served_model(locations: pipeline.Locations) -> BaseNode:
         return ServedModel(serving=locations.serving).with_id(pipeline.SERVED_MODEL)
 
@@ -230,6 +247,7 @@ def bindings(config: KubeflowConfig, warm_start: bool) -> pipeline.Bindings:
 
     return pipeline.Bindings(
         spans_so_far=spans_so_far,
+        kept_span=kept_span,
         served_model=served_model,
         warm_start=served_networks if warm_start else None,
         kept_networks=kept_networks if warm_start else None,

@@ -1,8 +1,11 @@
 """`byol kubeflow`: compile, submit, schedule. Nothing heavy is imported before the arguments are known to be good."""
 
 import contextlib
+import dataclasses
+import json
 import os
 import pathlib
+import tempfile
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +17,7 @@ from rich.table import Table
 from kubeflow import config as cluster_config
 from pipeline import cli
 from pipeline.config import PRESETS, PipelineConfig, chosen_preset
-from pipeline.console import stop
+from pipeline.console import quiet, stop
 from pipeline.schedule.cron import Cron
 from trainer import settings
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 FAILED = 1
 _EXPERIMENT = "byol"
 _SCHEDULE = "byol-nightly"
+_TABLE_WIDTH = 140
 
 app = typer.Typer(help="Compile, submit and schedule on Kubeflow Pipelines.", no_args_is_help=True)
 schedule_app = typer.Typer(help="Recurring runs on the server.", no_args_is_help=True)
@@ -67,6 +71,16 @@ TokenOption = Annotated[
     pathlib.Path | None,
     typer.Option("--token-file", help="File that holds the bearer token, if one is needed."),
 ]
+AuthoritiesOption = Annotated[
+    pathlib.Path | None,
+    typer.Option(
+        "--ca-file",
+        exists=True,
+        dir_okay=False,
+        readable=True,
+        help="Certificates of the authority that signed the server's, where it is a private one.",
+    ),
+]
 TimeoutOption = Annotated[float, typer.Option("--timeout", help="Seconds that one request may take.")]
 AccountOption = Annotated[str, typer.Option("--service-account", help="Kubernetes account of the steps.")]
 
@@ -84,7 +98,7 @@ def compile_file(
     ] = False,
 ) -> None:
     """Write the pipeline as a file that KFP (2.0 or newer) takes, or Vertex AI."""
-    compiled = _compiled(preset, assignments, cluster, cluster_assignments, span, vertex=vertex)
+    compiled = _compiled(_wanted(preset, assignments, cluster, cluster_assignments, span), vertex)
     try:
         compiled.write(out)
     except (ValueError, OSError) as error:
@@ -112,14 +126,16 @@ def submit(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
     namespace: NamespaceOption = "",
     account: AccountOption = "",
     token_file: TokenOption = None,
+    authorities: AuthoritiesOption = None,
     timeout: TimeoutOption = 60.0,
 ) -> None:
     """Start one run on a server."""
     from kubeflow.server import ServerError
 
-    compiled = _compiled(preset, assignments, cluster, cluster_assignments, span, sent=True)
+    wanted = _wanted(preset, assignments, cluster, cluster_assignments, span, sent=True)
     try:
-        server = _server(host, namespace, token_file, timeout)
+        server = _server(host, namespace, token_file, timeout, authorities)
+        compiled = _compiled(wanted)
         run = server.submit(
             compiled, name or f"{preset} {time.strftime('%Y-%m-%d %H:%M:%S')}", experiment, account
         )
@@ -147,6 +163,7 @@ def create(  # noqa: PLR0913, PLR0917
     namespace: NamespaceOption = "",
     account: AccountOption = "",
     token_file: TokenOption = None,
+    authorities: AuthoritiesOption = None,
     timeout: TimeoutOption = 60.0,
     paused: Annotated[bool, typer.Option("--paused", help="Make it, but do not let it fire yet.")] = False,
 ) -> None:
@@ -154,9 +171,10 @@ def create(  # noqa: PLR0913, PLR0917
     from kubeflow.server import ServerError
 
     when = _when(cron, every)
-    compiled = _compiled(preset, assignments, cluster, cluster_assignments, span, sent=True)
+    wanted = _wanted(preset, assignments, cluster, cluster_assignments, span, sent=True)
     try:
-        server = _server(host, namespace, token_file, timeout)
+        server = _server(host, namespace, token_file, timeout, authorities)
+        compiled = _compiled(wanted)
         made = server.schedule(compiled, name, experiment, when, not paused, account)
         older = [one for one in server.named(name) if one.identity != made.identity]
     except ServerError as error:
@@ -174,17 +192,22 @@ def create(  # noqa: PLR0913, PLR0917
 @schedule_app.command("list")
 def list_schedules(
     host: HostOption,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list, for programs.")] = False,
     namespace: NamespaceOption = "",
     token_file: TokenOption = None,
+    authorities: AuthoritiesOption = None,
     timeout: TimeoutOption = 60.0,
 ) -> None:
     """List the recurring runs; KFP's cron has seconds first."""
     from kubeflow.server import ServerError
 
     try:
-        found = _server(host, namespace, token_file, timeout).schedules()
+        found = _server(host, namespace, token_file, timeout, authorities).schedules()
     except ServerError as error:
         stop(str(error), FAILED)
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(one) for one in found], indent=2))
+        return
     table = Table("name", "id", "when", "fires", "at once", "catches up")
     for one in found:
         table.add_row(
@@ -195,7 +218,8 @@ def list_schedules(
             str(one.concurrency),
             "yes" if one.catches_up else "no",
         )
-    Console().print(table)
+    # Never narrower than its ids, which other commands and people copy: a terminal breaks lines, and cuts nothing.
+    Console(width=max(Console().width, _TABLE_WIDTH)).print(table)
 
 
 NameOption = Annotated[str, typer.Option("--name", help="Of the recurring run.")]
@@ -207,11 +231,12 @@ def pause(
     name: NameOption = _SCHEDULE,
     namespace: NamespaceOption = "",
     token_file: TokenOption = None,
+    authorities: AuthoritiesOption = None,
     timeout: TimeoutOption = 60.0,
 ) -> None:
     """Keep a recurring run from firing; a run at work goes on."""
     with _failures():
-        server = _server(host, namespace, token_file, timeout)
+        server = _server(host, namespace, token_file, timeout, authorities)
         for found in server.named(name):
             server.pause(found)
             typer.echo(f"Paused recurring run {found.name} ({found.identity}).")
@@ -223,11 +248,12 @@ def resume(
     name: NameOption = _SCHEDULE,
     namespace: NamespaceOption = "",
     token_file: TokenOption = None,
+    authorities: AuthoritiesOption = None,
     timeout: TimeoutOption = 60.0,
 ) -> None:
     """Let a recurring run fire again; if a start was missed meanwhile, KFP starts one run at once."""
     with _failures():
-        server = _server(host, namespace, token_file, timeout)
+        server = _server(host, namespace, token_file, timeout, authorities)
         # The newest alone: an older one of the name was replaced and only waits for its run to end.
         found = server.named(name)[-1]
         server.resume(found)
@@ -245,6 +271,7 @@ def delete(
     ] = False,
     namespace: NamespaceOption = "",
     token_file: TokenOption = None,
+    authorities: AuthoritiesOption = None,
     timeout: TimeoutOption = 60.0,
 ) -> None:
     """Remove a recurring run; a run at work goes on, and the run list, artifacts and served versions stay.
@@ -254,7 +281,7 @@ def delete(
     """
     kept = False
     with _failures():
-        server = _server(host, namespace, token_file, timeout)
+        server = _server(host, namespace, token_file, timeout, authorities)
         for found in server.named(name):
             working = server.remove(found, end_runs)
             kept = kept or bool(working)
@@ -312,35 +339,59 @@ def _cluster(path: pathlib.Path | None, assignments: list[str] | None) -> cluste
         stop(str(error))
 
 
-def _compiled(
+@dataclasses.dataclass(frozen=True)
+class _Wanted:
+    """What is compiled, read and checked without TFX."""
+
+    config: PipelineConfig
+    cluster: cluster_config.KubeflowConfig
+    span: "Span"
+
+
+def _wanted(
     preset: str,
     assignments: list[str] | None,
     cluster: pathlib.Path | None,
     cluster_assignments: list[str] | None,
     span: str,
-    vertex: bool = False,
     sent: bool = False,
-) -> "Compiled":
-    config, target, wanted = _preset(preset, assignments), _cluster(cluster, cluster_assignments), _span(span)
-    if sent and target.image == cluster_config.EXAMPLE_IMAGE:
-        stop(f"image is still the example {target.image}, which no cluster can pull; set it in --cluster.")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from kubeflow.compiler import compile_pipeline
+) -> _Wanted:
+    """The arguments' meaning, or the end of the command; `sent` says that a cluster will run it."""
+    wanted = _Wanted(_preset(preset, assignments), _cluster(cluster, cluster_assignments), _span(span))
+    if sent and wanted.cluster.image == cluster_config.EXAMPLE_IMAGE:
+        stop(
+            f"image is still the example {wanted.cluster.image}, which no cluster can pull; set it in --cluster."
+        )
+    return wanted
 
+
+def _compiled(wanted: _Wanted, vertex: bool = False) -> "Compiled":
+    """Compiles; what TensorFlow prints while it is imported does not reach the person."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        return compile_pipeline(config, target, wanted, vertex)
+        cluster_config.check_platform(wanted.cluster, vertex)
+        with tempfile.TemporaryDirectory() as folder, quiet(pathlib.Path(folder) / "compile.log"):
+            from kubeflow.compiler import compile_pipeline
+
+            return compile_pipeline(wanted.config, wanted.cluster, wanted.span, vertex)
     except ValueError as error:
         stop(str(error))
 
 
-def _server(host: str, namespace: str, token_file: pathlib.Path | None, timeout: float) -> "Server":
+def _server(
+    host: str,
+    namespace: str,
+    token_file: pathlib.Path | None,
+    timeout: float,
+    authorities: pathlib.Path | None,
+) -> "Server":
     from kubeflow.server import Server
 
     try:
         token = token_file.read_text().strip() if token_file else ""
     except OSError as error:
         stop(f"The token cannot be read: {error}.")
-    return Server(host, namespace, token, timeout)
+    return Server(host, namespace, token, timeout, authorities)
 
 
 # This module is the top of the import order, so it adds its part to `byol` and starts the whole.

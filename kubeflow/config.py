@@ -165,7 +165,7 @@ class KubeflowConfig:
         claim: the PersistentVolumeClaim of what outlives a run: record files, checkpoints, served versions. On
             Vertex AI "", and `volume` is a bucket's mount.
         volume: where it is mounted in each step.
-        data, checkpoints, serving, store, networks: folders in it; `store` keeps the Examples of earlier spans,
+        data, checkpoints, serving, store, networks: folders in it; `store` keeps the Examples of accepted spans,
             `networks` what a warm start needs of the served models.
         test: folder in it with a test set that stays the same from span to span; "" takes each span's own test images.
         schema: the reviewed schema in the image.

@@ -154,6 +154,8 @@ def check_code(digest: str) -> None:
 
 def main(argv: list[str]) -> None:
     """Runs one step."""
+    # KFP's launcher starts it with an umask of 0, and what is written to the volume would be everyone's to change.
+    os.umask(0o022)
     arguments, rest = _parse(argv)
     check_code(arguments.code_digest)
     original: Message = json.loads(arguments.json_serialized_invocation_args)

@@ -9,10 +9,12 @@ import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kubeflow.compiler import Compiled
 from pipeline.schedule.cron import Cron
+
+if TYPE_CHECKING:
+    from kubeflow.compiler import Compiled  # which imports TFX
 
 TIMEOUT_SECONDS = 60.0
 # The first release that reads `propagation_policy`; older ones ignore it in silence and delete the runs, too
@@ -60,23 +62,32 @@ class Server:
         namespace: of a multi-user installation; "" for none.
         token: bearer token; "" for none.
         timeout: seconds that one request may take.
+        authorities: file with the certificates of a private authority; None for the public ones.
 
     Raises:
         ServerError: the server cannot be asked.
     """
 
     def __init__(
-        self, host: str, namespace: str = "", token: str = "", timeout: float = TIMEOUT_SECONDS
+        self,
+        host: str,
+        namespace: str = "",
+        token: str = "",
+        timeout: float = TIMEOUT_SECONDS,
+        authorities: pathlib.Path | None = None,
     ) -> None:
         self._host, self._namespace, self._timeout = host, namespace or None, timeout
         with self._one_line(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             self._client = _client_class(timeout)(
-                host=host, namespace=namespace or "kubeflow", existing_token=token or None
+                host=host,
+                namespace=namespace or "kubeflow",
+                existing_token=token or None,
+                ssl_ca_cert=str(authorities) if authorities else None,
             )
         _limit_waiting(self._client, timeout)
 
-    def submit(self, compiled: Compiled, name: str, experiment: str, account: str = "") -> str:
+    def submit(self, compiled: "Compiled", name: str, experiment: str, account: str = "") -> str:
         """Starts a run; returns its id."""
         with self._one_line(), _as_file(compiled) as path:
             run = self._client.run_pipeline(
@@ -91,7 +102,7 @@ class Server:
 
     def schedule(
         self,
-        compiled: Compiled,
+        compiled: "Compiled",
         name: str,
         experiment: str,
         when: Cron | int,
@@ -331,7 +342,7 @@ def _limited(pool: Any, seconds: float) -> Callable[..., Any]:
 
 
 @contextlib.contextmanager
-def _as_file(compiled: Compiled) -> Iterator[pathlib.Path]:
+def _as_file(compiled: "Compiled") -> Iterator[pathlib.Path]:
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "pipeline.yaml"
         compiled.write(path)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import tensorflow_model_analysis as tfma
@@ -144,11 +144,14 @@ class Bindings:
     """The nodes that look at earlier runs: each orchestrator has its own.
 
     Attributes:
-        spans_so_far: makes the node whose output `examples` are what this run's span is compared with, itself included.
+        spans_so_far: makes the node whose output `examples` are what this run's span is compared with; itself may be
+            among them.
         served_model: makes the node whose output `model` is what is served now, or nothing.
         window: makes the node whose output `examples` is trained on; None trains on what this run reads, alone.
         warm_start: makes the node whose output `model` is the Pretrainer's from which the encoder starts; None for a
             start from random weights.
+        kept_span: makes the node that, after the data gates, keeps this run's span for later comparisons; None where
+            the metadata store does.
         kept_networks: makes the node that, after the push, keeps what a later warm start needs of the Pretrainer's
             model; None where the metadata store does.
     """
@@ -157,6 +160,7 @@ class Bindings:
     served_model: Callable[[Locations], BaseNode]
     window: Callable[[Cifar10ExampleGen, Locations], BaseNode] | None = None
     warm_start: Callable[[Locations], BaseNode] | None = None
+    kept_span: Callable[[Cifar10ExampleGen, Sequence[BaseNode]], BaseNode] | None = None
     kept_networks: Callable[[tfx.components.Trainer, Pusher, Locations], BaseNode] | None = None
 
 
@@ -188,6 +192,8 @@ def create_pipeline(
     served = bindings.served_model(locations)
     label_check = _label_check(config, examples, served)
     label_check.add_upstream_node(anomaly_gate)  # what is plain from the data alone is told first
+
+    kept_span = bindings.kept_span(example_gen, [anomaly_gate, label_check]) if bindings.kept_span else None
 
     # One full pass over the training images for the normalisation; pixels stay bytes until the model.
     window = bindings.window(example_gen, locations) if bindings.window else None
@@ -238,7 +244,7 @@ def create_pipeline(
         locations,
         beam_args,
         *(example_gen, test_example_gen, statistics_gen, schema, example_validator),
-        *(spans_so_far, anomaly_gate, served, label_check, window, transform),
+        *(spans_so_far, anomaly_gate, served, label_check, kept_span, window, transform),
         *(parent, pretrainer, linear_probe, random_probe),
         *(evaluator, random_evaluator, newest_evaluator, robustness, serving_check),
         *(verdict, model_card, pusher, kept_networks),

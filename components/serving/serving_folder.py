@@ -46,6 +46,10 @@ DOCUMENTS = (CARD_MARKDOWN_FILE, CARD_HTML_FILE, VERDICT_FILE)
 KEEP_VERSIONS = 3
 RETIRE_AFTER_SECONDS = 60.0
 LOCK_TIMEOUT_SECONDS = 600.0
+# Of what is pushed: a server of another user reads it, and nobody else changes it. KFP's launcher starts steps with
+# an umask of 0 (backend/src/v2/component/launcher_v2.go), a person's may be 0o077.
+FOLDER_MODE, FILE_MODE = 0o755, 0o644
+_LOCK_MODE = 0o664  # less the umask: whoever pushes to the folder opens it for writing
 ROLLBACK = "rollback"  # the `action` of a version that a rollback published
 
 _RECORD_FORMAT = 1
@@ -397,6 +401,7 @@ def _publish_as_new(
         (staging / RECORD_FILE).write_text(
             json.dumps({**heading, **record, "files": manifest}, indent=2) + "\n", encoding="utf-8"
         )
+        _set_modes(staging)
         sync_tree(staging)
         target = root / str(number)
         move(staging, target)  # the moment from which the version exists
@@ -407,7 +412,7 @@ def _publish_as_new(
 
 def _copy(source: pathlib.Path, target: pathlib.Path, manifest: Manifest) -> None:
     """Copies a model to the new folder `target`, onto the disk, and compares what arrived with `manifest`."""
-    target.mkdir()  # with the process's own mask: a server may run as another user
+    target.mkdir()
     for path in sorted(source.rglob("*")):
         copied = target / path.relative_to(source)
         if path.is_dir():
@@ -425,6 +430,14 @@ def _copy(source: pathlib.Path, target: pathlib.Path, manifest: Manifest) -> Non
         )
 
 
+def _set_modes(folder: pathlib.Path) -> None:
+    """Gives files and folders their modes whatever the process's mask, where they differ: not every disk has modes."""
+    for path in [folder, *folder.rglob("*")]:
+        mode = FOLDER_MODE if path.is_dir() else FILE_MODE
+        if stat.S_IMODE(path.stat().st_mode) != mode:
+            path.chmod(mode)
+
+
 def _next_number(root: pathlib.Path) -> int:
     """Gives a number above all that exist and all that were ever given, whatever the clock says."""
     memory = root / _HIGHEST_FILE
@@ -437,7 +450,7 @@ def _next_number(root: pathlib.Path) -> int:
             f"Cannot number a version above {max(used)} in {root}: TensorFlow Serving's versions end at "
             f"{_LARGEST_VERSION}. Remove what has that name."
         )
-    write_atomically(memory, f"{number}\n")
+    write_atomically(memory, f"{number}\n", FILE_MODE)
     return number
 
 
@@ -556,8 +569,9 @@ def _locked(root: pathlib.Path, timeout_seconds: float) -> Iterator[None]:
     Raises:
         TimeoutError: another process holds it; the message names it and since when.
     """
-    root.mkdir(parents=True, exist_ok=True)
+    root.mkdir(mode=0o775, parents=True, exist_ok=True)
     path = root / _LOCK_FILE
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, _LOCK_MODE))
     lock = portalocker.Lock(path, mode="a+", timeout=timeout_seconds, check_interval=_LOCK_POLL_SECONDS)
     try:
         file = lock.acquire()

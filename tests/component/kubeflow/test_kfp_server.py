@@ -1,7 +1,12 @@
 """Submitting and scheduling through KFP's own client, against a server on localhost; what it refuses is one line."""
 
+import json
+import pathlib
+import subprocess
+import sys
 import time
 
+import certifi
 import pytest
 from typer.testing import CliRunner
 
@@ -209,6 +214,50 @@ def test_the_example_image_is_not_sent(api):
     ended = command(api, "create", "--cron", "0 3 * * *", "--preset", "demo")
     assert ended.exit_code == 2
     assert "image is still the example" in " ".join(ended.output.split())
+    assert not api.asked
+
+
+def test_the_list_shows_whole_ids_on_a_narrow_terminal_and_json_to_programs(api):
+    identity = "12345678-1234-1234-1234-123456789012"
+    api.recurring[identity] = {
+        "recurring_run_id": identity,
+        "display_name": "byol-nightly-of-the-whole-team",
+        "mode": "ENABLE",
+        "status": "ENABLED",
+        "trigger": {"cron_schedule": {"cron": "0 0 3 * * *"}},
+    }
+    assert identity in command(api, "list").stdout
+    (listed,) = json.loads(command(api, "list", "--json").stdout)
+    assert (listed["identity"], listed["when"], listed["enabled"]) == (identity, "0 0 3 * * *", True)
+
+
+def test_a_wrong_server_is_told_before_tfx_is_imported_and_the_list_never_imports_it(api):
+    program = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from kubeflow import commands\n"
+        "for line in {lines!r}:\n"
+        "    ended = CliRunner().invoke(commands.app, line)\n"
+        "    print(ended.exit_code, 'tfx' in sys.modules, 'tensorflow' in sys.modules)\n"
+    )
+    image = ["--cluster-set", "image=registry.example/byol:1", "--preset", "demo"]
+    lines = [
+        ["schedule", "list", "--host", api.url],
+        ["submit", "--host", "http://127.0.0.1:9", *image],
+        ["submit", "--host", api.url, "--token-file", "/none", *image],
+    ]
+    said = subprocess.run(
+        [sys.executable, "-c", program.format(lines=lines)], capture_output=True, text=True, check=True
+    ).stdout
+    assert said.splitlines() == ["0 False False", "1 False False", "2 False False"]
+
+
+def test_a_private_authority_reaches_the_client(api, tmp_path):
+    authority = pathlib.Path(certifi.where())
+    server = Server(api.url, authorities=authority)
+    assert server._client.healthzs.api_client.configuration.ssl_ca_cert == str(authority)
+    ended = command(api, "list", "--ca-file", str(tmp_path / "none.pem"))
+    assert ended.exit_code == 2
     assert not api.asked
 
 

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import os
 import re
 from typing import Any
 
@@ -171,6 +172,23 @@ def test_an_image_with_other_code_is_refused():
     entrypoint.check_code(entrypoint.code_digest())
     with pytest.raises(ValueError, match="compiled from other code \\(abc\\) than this image holds"):
         entrypoint.check_code("abc")
+
+
+def test_what_a_step_writes_is_not_everyones_to_change():
+    before = os.umask(0)  # the launcher's
+    try:
+        with pytest.raises(ValueError, match="compiled from other code"):
+            entrypoint.main(
+                [
+                    "--code_digest=abc",
+                    "--executor_class_path=x",
+                    "--json_serialized_invocation_args={}",
+                    "--json_serialized_inputs_spec_args={}",
+                ]
+            )
+        assert os.umask(0) == 0o022
+    finally:
+        os.umask(before)
 
 
 def test_the_file_is_what_kfps_protos_and_its_sdk_read(compiled, tmp_path):
@@ -360,6 +378,16 @@ def test_a_warm_start_and_a_fixed_test_set_bring_their_tasks(compiled):
         for name in (warm_start, kept)
     }
     assert stores == {KubeflowConfig().folder("networks")}
+
+
+def test_a_span_is_kept_only_behind_both_gates(compiled):
+    tasks = compiled.spec["root"]["dag"]["tasks"]
+    assert {"anomaly-gate", "label-check"} <= spec_checks.predecessors(tasks["kept-span"])
+    stores = {
+        tasks[name]["inputs"]["parameters"]["store"]["runtimeValue"]["constant"]
+        for name in ("kept-span", "spans-so-far")
+    }
+    assert stores == {KubeflowConfig().folder("store")}
 
 
 def test_a_step_without_retries_or_shared_memory_says_nothing_of_them():

@@ -36,6 +36,10 @@ def stored(current: standard_artifacts.Examples, store: pathlib.Path) -> list[di
     return json.loads(output.get_string_custom_property("resolved"))
 
 
+def accept(current: standard_artifacts.Examples, store: pathlib.Path) -> None:
+    bindings.KeptSpan.EXECUTOR_SPEC.executor_class().Do({"accepted": [current]}, {}, {"store": str(store)})
+
+
 def rows(uri: str) -> str:
     return (pathlib.Path(uri) / "Split-train" / "rows").read_text()
 
@@ -53,11 +57,20 @@ def test_the_spans_so_far_are_those_that_tfxs_resolver_gives(tmp_path, arrived):
         )
         expected = strategy.resolve_artifacts(None, {"examples": seen})["examples"]
         found = stored(current, tmp_path / "store")
-        # TFX lists each read of a span; the gate, which gets the list, takes the newest of each.
-        expected = [rows(one.uri) for one in newest_before(span + 1, expected)]
+        accept(current, tmp_path / "store")
+        # TFX lists each read of a span, and this one; the gate, which gets the list, takes the newest of each before.
+        expected = [rows(one.uri) for one in newest_before(span, expected)]
         assert [rows(one["uri"]) for one in reversed(found)] == expected
         assert all(json.loads(one["metadata"]["split_names"]) == ["train", "test"] for one in found)
     assert len(list((tmp_path / "store").glob("span-*/*"))) == len(set(arrived))  # an older read is removed
+
+
+def test_a_span_is_not_compared_with_one_that_was_refused(tmp_path):
+    store = tmp_path / "store"
+    assert stored(examples(tmp_path, 1, 1), store) == []
+    accept(examples(tmp_path, 1, 2), store)
+    stored(examples(tmp_path, 2, 3), store)  # which a gate then refuses
+    assert [rows(one["uri"]) for one in stored(examples(tmp_path, 3, 4), store)] == ["span 1, read as 2"]
 
 
 def saved_model(folder: pathlib.Path, content: str) -> pathlib.Path:

@@ -24,6 +24,7 @@ VERSIONS = {
     "Deployment": "apps/v1",
     "CronJob": "batch/v1",
     "Pod": "v1",
+    "InferenceService": "serving.kserve.io/v1beta1",
     "Kustomization": "kustomize.config.k8s.io/v1beta1",
 }
 FILES = sorted(path for path in FOLDER.rglob("*.yaml"))
@@ -113,15 +114,29 @@ def test_the_cron_job_writes_where_kfp_does_so_that_the_server_sees_it():
     assert str(Root(pathlib.Path(options["--root"])).serving) == KubeflowConfig().folder("serving")
 
 
-def test_pods_are_not_root_write_nowhere_else_and_have_limits():
+def restricted(pod) -> bool:
+    """What Pod Security's level `restricted` asks of a pod (k8s.io/pod-security-admission, policy/check_*.go)."""
+    return all(
+        {**pod["securityContext"], **container["securityContext"]}.get("runAsNonRoot") is True
+        and {**pod["securityContext"], **container["securityContext"]}.get("runAsUser") != 0
+        and container["securityContext"]["allowPrivilegeEscalation"] is False
+        and container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        for container in [*pod["containers"], *pod.get("initContainers", [])]
+    ) and pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+def owner():
+    return next(pod["spec"] for pod in named("Pod") if pod["metadata"]["name"] == "byol-owner")
+
+
+def test_pods_pass_restricted_but_for_the_one_that_hands_the_volume_over():
+    assert [pod for pod in pods() if not restricted(pod)] == [owner()]
+
+
+def test_pods_write_nowhere_else_and_have_limits():
     for pod in pods():
         assert pod["automountServiceAccountToken"] is False
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        for container in pod["containers"]:
-            security = {**pod["securityContext"], **container["securityContext"]}
-            assert security["runAsNonRoot"] is True
-            assert security["runAsUser"] > 0
-            assert security["capabilities"] == {"drop": ["ALL"]}
         for container in [*pod["containers"], *pod.get("initContainers", [])]:
             security = container["securityContext"]
             assert security["allowPrivilegeEscalation"] is False
@@ -135,13 +150,28 @@ def test_pods_are_not_root_write_nowhere_else_and_have_limits():
 
 
 def test_the_one_container_that_is_root_may_change_owners_and_nothing_else():
-    (pod,) = [document["spec"] for document in named("Pod")]
-    (container,) = pod["initContainers"]
+    (container,) = owner()["containers"]
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN"]}
     assert container["command"] == ["chown", "1000:1000", KubeflowConfig().volume]
-    assert pod["containers"][0]["securityContext"]["runAsUser"] == 1000
-    assert pod["restartPolicy"] == "Never"
-    assert pod["activeDeadlineSeconds"] > 0
+    assert owner()["restartPolicy"] == "Never"
+    assert owner()["activeDeadlineSeconds"] > 0
+
+
+def test_what_must_end_has_no_sidecar():
+    ending = [pod["metadata"] for pod in named("Pod")]
+    ending += [job["spec"]["jobTemplate"]["spec"]["template"]["metadata"] for job in named("CronJob")]
+    assert len(ending) == 3
+    for metadata in ending:
+        assert metadata["annotations"] == metadata["labels"] == {"sidecar.istio.io/inject": "false"}
+
+
+def test_kserve_serves_the_folder_that_is_pushed_to_with_the_servers_version():
+    (service,) = named("InferenceService")
+    model = service["spec"]["predictor"]["model"]
+    assert model["storageUri"] == f"pvc://{KubeflowConfig().claim}/{KubeflowConfig().serving}"
+    (deployment,) = named("Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["image"].endswith(f":{model['runtimeVersion']}")
 
 
 def test_every_mount_has_its_volume_and_the_claim_is_the_one_that_the_pipeline_mounts():

@@ -140,17 +140,24 @@ def test_a_disk_that_fills_while_a_document_is_written_changes_nothing(
     assert _leftovers(serving) == []
 
 
-def test_a_server_of_another_user_can_read_what_is_pushed(
-    models: dict[str, pathlib.Path], serving: pathlib.Path
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])  # KFP's launcher, most people, the careful
+def test_what_is_pushed_is_read_by_a_server_of_another_user_and_changed_by_nobody_else(
+    models: dict[str, pathlib.Path], serving: pathlib.Path, mask: int
 ) -> None:
     (models["A"] / "saved_model.pb").chmod(0o600)
-    mask = os.umask(0o022)
+    (models["A"] / "variables").chmod(0o777)
+    before = os.umask(mask)
     try:
         published = serving_folder.publish(models["A"], serving)
     finally:
-        os.umask(mask)
-    assert stat.S_IMODE(published.path.stat().st_mode) == 0o755
-    assert stat.S_IMODE((published.path / "saved_model.pb").stat().st_mode) == 0o644
+        os.umask(before)
+    for name in (".", ".push.lock", ".highest_version"):
+        assert stat.S_IMODE((serving / name).stat().st_mode) & 0o002 == 0
+    below = [published.path, *published.path.rglob("*")]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in below if path.is_dir()} == {0o755}
+    files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in below if path.is_file()}
+    assert set(files.values()) == {0o644}
+    assert {"saved_model.pb", serving_folder.RECORD_FILE} <= files.keys()
 
 
 def test_the_same_model_is_not_published_twice(
