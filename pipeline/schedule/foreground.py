@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 import typing
+import zoneinfo
 from collections.abc import Callable
 
 from pipeline.schedule.cron import Cron
@@ -22,6 +23,7 @@ INTERRUPTED = 130
 _JOB = "retrain"
 # A sleeping laptop's waits stand still; so the clock is looked at as often as this, and a missed start is made up for.
 _LOOK_SECONDS = 30.0
+_LONGEST_GAP = datetime.timedelta(hours=3)
 _ENDS = {
     0: "pushed, or nothing new",
     1: "a step failed",
@@ -33,10 +35,46 @@ _ENDS = {
 
 def cron_trigger(cron: Cron, timezone: str = "") -> "BaseTrigger":
     """An APScheduler trigger that fires when `cron` matches, in the machine's time zone if none is named."""
-    from apscheduler.triggers.combining import OrTrigger
+    from apscheduler.triggers.base import BaseTrigger
     from apscheduler.triggers.cron import CronTrigger
 
-    return OrTrigger([CronTrigger(**fields, timezone=timezone or None) for fields in cron.apscheduler()])
+    # On the clock on the wall, which knows no time zone; APScheduler's own leaves out what a changed clock skips.
+    walls = [CronTrigger(**fields, timezone=datetime.timezone.utc) for fields in cron.apscheduler()]
+
+    class WallClockTrigger(BaseTrigger):
+        """Fires at the wall clock's times; at one that a changed clock skips, as much later as it jumps."""
+
+        def get_next_fire_time(
+            self, previous_fire_time: datetime.datetime | None, now: datetime.datetime
+        ) -> datetime.datetime | None:
+            if previous_fire_time is not None:  # never the same one twice
+                now = max(now, previous_fire_time + datetime.timedelta(microseconds=1))
+            zone = _zone(timezone)
+            wall = now.astimezone(zone).replace(tzinfo=datetime.timezone.utc, fold=0)
+            # A time that the clock skipped lies before `now` on the wall.
+            wall -= _LONGEST_GAP
+            while True:
+                found = [trigger.get_next_fire_time(None, wall) for trigger in walls]
+                if all(time is None for time in found):
+                    return None
+                wall = min(time for time in found if time is not None)
+                moment = _on_the_wall(wall, zone)
+                if moment >= now:
+                    return moment
+                wall += datetime.timedelta(seconds=1)
+
+    return WallClockTrigger()
+
+
+def _zone(timezone: str) -> datetime.tzinfo:
+    import tzlocal
+
+    return zoneinfo.ZoneInfo(timezone) if timezone else tzlocal.get_localzone()
+
+
+def _on_the_wall(wall: datetime.datetime, zone: datetime.tzinfo) -> datetime.datetime:
+    """The moment at which a wall clock shows `wall`; where it skips it, as much later as it jumps."""
+    return wall.replace(tzinfo=zone).astimezone(datetime.timezone.utc).astimezone(zone)
 
 
 def every_trigger(seconds: int) -> "BaseTrigger":

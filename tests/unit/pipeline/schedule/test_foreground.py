@@ -1,11 +1,13 @@
 """The scheduler in the foreground: real processes and real signals; only the length of a day is not real."""
 
 import datetime
+import itertools
 import os
 import pathlib
 import signal
 import sys
 import time
+import zoneinfo
 
 import pytest
 from apscheduler.schedulers import base
@@ -156,3 +158,46 @@ def test_a_machine_that_slept_makes_up_for_its_nights_by_one_start(tmp_path, mon
 def _next_start(line: str) -> datetime.datetime:
     text = line.split("Next start: ")[1].rstrip(".")
     return datetime.datetime.strptime(text, "%Y-%m-%d %H:%M:%S %Z").replace(tzinfo=datetime.timezone.utc)
+
+
+def _changes(zone):
+    """The days of 2026 on which the zone's clocks change, as midnights of UTC."""
+    days = [
+        datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc) + datetime.timedelta(n)
+        for n in range(366)
+    ]
+    return [
+        day for day, next_day in itertools.pairwise(days)
+        if day.astimezone(zone).utcoffset() != next_day.astimezone(zone).utcoffset()
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["0 0 * * *", "30 0 * * *", "30 2 * * *"])
+def test_no_night_is_missed_and_none_comes_twice_in_any_zone_whose_clocks_change(text):
+    """Around each change of 2026; Santiago and Cairo skip midnight. Other days are like those before and after."""
+    zones = [zoneinfo.ZoneInfo(name) for name in sorted(zoneinfo.available_timezones())]
+    changing = {str(zone): (zone, days) for zone in zones if (days := _changes(zone))}
+    assert {"America/Santiago", "Africa/Cairo", "Europe/Berlin"} <= set(changing)
+    seen = set()
+    for zone, days in changing.values():
+        rules = tuple((day, day.astimezone(zone).utcoffset()) for day in days)
+        if rules in seen:  # an alias, or a neighbour whose clocks change alike
+            continue
+        seen.add(rules)
+        trigger = cron_trigger(Cron.parse(text), str(zone))
+        for day in days:
+            fire, nights = day - datetime.timedelta(2), []
+            for _ in range(4):
+                fire = trigger.get_next_fire_time(None, fire + datetime.timedelta(microseconds=1))
+                nights.append(fire.date())
+            first = nights[0]
+            assert nights == [first + datetime.timedelta(n) for n in range(4)], (str(zone), day)
+
+
+def test_a_start_in_the_hour_that_is_skipped_comes_an_hour_later():
+    santiago = zoneinfo.ZoneInfo("America/Santiago")
+    trigger = cron_trigger(Cron.parse("30 0 * * *"), "America/Santiago")
+    evening = datetime.datetime(2024, 9, 7, 20, tzinfo=santiago)
+    fire = trigger.get_next_fire_time(None, evening)
+    assert fire.isoformat() == "2024-09-08T01:30:00-03:00"
+    assert trigger.get_next_fire_time(fire, fire).isoformat() == "2024-09-09T00:30:00-03:00"
