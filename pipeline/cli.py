@@ -3,15 +3,16 @@
 import errno
 import pathlib
 import signal
+import sys
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from pipeline import console
+from pipeline import console, refusal
 from pipeline.config import PRESETS, PipelineConfig, chosen_preset
 from pipeline.past import commands as history_commands
 from pipeline.report import commands as report_commands
@@ -85,7 +86,7 @@ def run(
         console.stop("Interrupted. The same command goes on from the last checkpoint.", INTERRUPTED)
     _tell(summary)
     if summary.pushed_version is None:
-        console.stop(f"Not pushed: {summary.not_pushed_because}.", NOT_PUSHED)
+        _refuse(summary)
 
 
 @app.command("settings")
@@ -289,6 +290,18 @@ def _tell(summary: "Summary") -> None:
     table.add_row("served from", summary.pushed_path or "")
     table.add_row("seconds", f"{summary.seconds:.0f}")
     Console().print(table)
+
+
+def _refuse(summary: "Summary") -> NoReturn:
+    """One sentence, what was missed, and what is served meanwhile."""
+    console.say(f"Not pushed: {str(summary.not_pushed_because).rstrip('.')}.")
+    refusal.tell(summary.missed, Console(file=sys.stderr))
+    console.say(
+        f"Version {summary.still_served} is still served."
+        if summary.still_served is not None
+        else "Nothing is served from this root yet."
+    )
+    raise typer.Exit(NOT_PUSHED)
 
 
 def _reason(error: Exception) -> str:

@@ -15,8 +15,13 @@ USAGE = 2
 
 def stop(message: str, status: int = USAGE) -> NoReturn:
     """Ends the command with one line on the error stream and an exit status."""
-    Console(file=sys.stderr, soft_wrap=True).print(message, highlight=False, markup=False)
+    say(message)
     raise typer.Exit(status)
+
+
+def say(message: str) -> None:
+    """One line on the error stream, which only the terminal wraps."""
+    Console(file=sys.stderr, soft_wrap=True).print(message, highlight=False, markup=False)
 
 
 class NodeFailedError(RuntimeError):

@@ -95,6 +95,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "components/gate/verdict.py",
         "components/gate/gate_metrics.py",
         "components/gate/gate_statistics.py",
+        "components/gate/misses.py",
         "components/serving/pusher.py",
         "components/gate/robustness.py",
     ),

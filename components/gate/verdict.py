@@ -1,9 +1,9 @@
 """The verdict: everything that was measured against everything that was asked, and the one blessing that counts.
 
 TFMA's two evaluations, the accuracy under corruption and the serving check each know a part. The verdict lists every
-criterion (metric, slice, threshold, value, baseline), blesses the model if all are met, and says in a sentence what was
-missed. It is written for machines (`verdict.json`) and for people (`verdict.md`), and stays in ML Metadata as the
-component's output.
+criterion (metric, slice, threshold, value, baseline), blesses the model if all are met, and says in a sentence and a
+table what was missed. It is written for machines (`verdict.json`) and for people (`verdict.md`), and stays in ML
+Metadata as the component's output.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
 from components.data import features
-from components.gate import gate_metrics, gate_statistics, robustness
+from components.gate import gate_metrics, gate_statistics, misses, robustness
 from components.serving import pusher
 
 JSON_FILE = "verdict.json"
@@ -56,7 +56,7 @@ class Criterion:
         value: what was measured; None if nothing was.
         baseline: the same metric of the model it is compared with, or that model's accuracy for a paired change.
         passed: whether the value is good enough, by the component that measured it.
-        kind: what the threshold is called in a sentence.
+        kind: whether the threshold is on the value or on its change.
         remark: what else a person should know.
     """
 
@@ -68,17 +68,6 @@ class Criterion:
     passed: bool
     kind: str = _FLOOR
     remark: str = ""
-
-    def sentence(self) -> str:
-        """Which metric missed which threshold by how much."""
-        where = "" if self.slice == OVERALL else f" on {self.slice}"
-        remark = f" ({self.remark})" if self.remark else ""
-        if self.threshold is None or self.value is None:
-            return f"{self.metric}{where}: {self.remark or 'was not measured'}"
-        return (
-            f"{self.metric}{where} is {self.value:.4f}, below its {self.kind} of {self.threshold:.4f} "
-            f"by {self.threshold - self.value:.4f}{remark}"
-        )
 
 
 @component
@@ -291,18 +280,18 @@ def compose(
     """The verdict as plain values; numbers that are not finite become None.
 
     Returns:
-        `blessed`, `reason` (sentences, empty if blessed), `criteria`, `comparison`, `metrics`, `baseline_metrics`,
+        `blessed`, `reason` (one sentence, empty if blessed), `criteria`, `comparison`, `metrics`, `baseline_metrics`,
         `slices` (name -> metrics, with the 95% interval of the accuracy), `confusion_matrix`, `corrupted`, `newest`
         (`metrics`, `baseline_metrics` and `comparison` on the newest span's test images; None if not evaluated).
     """
-    missed = [criterion for criterion in criteria if not criterion.passed]
+    listed = [
+        {key: _finite(value) for key, value in dataclasses.asdict(criterion).items()}
+        for criterion in criteria
+    ]
     return {
-        "blessed": not missed,
-        "reason": "; ".join(criterion.sentence() for criterion in missed),
-        "criteria": [
-            {key: _finite(value) for key, value in dataclasses.asdict(criterion).items()}
-            for criterion in criteria
-        ],
+        "blessed": all(criterion.passed for criterion in criteria),
+        "reason": misses.sentence(listed),
+        "criteria": listed,
         **_overall(judged, seed_spread),
         "slices": {
             slice_name(where): _with_interval(values)
@@ -328,9 +317,8 @@ def markdown(record: Mapping[str, Any]) -> str:
     """The verdict for people."""
     heading = "Blessed" if record["blessed"] else "Not blessed"
     lines = [f"# {heading}", ""]
-    missed = [Criterion(**criterion) for criterion in record["criteria"] if not criterion["passed"]]
-    if missed:
-        lines += [*(f"- {criterion.sentence()}" for criterion in missed), ""]
+    if not record["blessed"]:
+        lines += [f"{record['reason']}.", "", *misses.markdown(misses.misses(record["criteria"])), ""]
     lines += [f"Against {SERVED}: {comparison_sentence(record['comparison'])}.", ""]
     if record["newest"]:
         accuracy = accuracy_sentence(record["newest"]["metrics"])

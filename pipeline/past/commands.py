@@ -6,14 +6,17 @@ import json
 import os
 import pathlib
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from components.staging import write_atomically
-from pipeline import console
+from pipeline import console, refusal
 from pipeline.root import Root, RootInUseError
 
 if TYPE_CHECKING:
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 _FAILED = 1
 _PIPE_WIDTH = 160
+_COLUMNS = ("run", "min", "spans", "accuracy", "untrained", "outcome", "version")
+_INDENT = 4
 RootOption = Annotated[
     pathlib.Path, typer.Option("--root", help="Folder of everything that runs leave behind.")
 ]
@@ -150,21 +155,30 @@ def _put(text: str, out: pathlib.Path | None) -> None:
 
 
 def _tell_history(found: "History") -> None:
-    table = Table(title="Runs")
-    table.add_column("run", no_wrap=True, min_width=19)
-    for name in ("min", "spans", "accuracy", "untrained", "outcome", "version", "from", "why"):
-        table.add_column(name)
-    looked_at, told = 0, {span.reason for span in found.spans}
-    for run in found.runs:
-        if run.outcome == "data looked at":
-            looked_at += 1
-        else:
-            table.add_row(*_row(run, told))
-    # A file or a pipe has no width; the table's columns need more than the 80 that Rich takes then.
+    # A file or a pipe has no width, and is read by the line.
     screen = Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=_PIPE_WIDTH)
-    screen.print(table)
-    if looked_at:
-        screen.print(f"{looked_at} runs that only looked at data are left out; --format json has them.")
+    told = {span.reason for span in found.spans}
+    shown = [run for run in found.runs if run.outcome != "data looked at"]
+    rows = [_row(run) for run in shown]
+    widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
+    screen.print(_line(_COLUMNS, widths), style="bold", highlight=False, soft_wrap=True)
+    for run, row in zip(shown, rows, strict=True):
+        screen.print(_line(row, widths), highlight=False, markup=False, soft_wrap=True)
+        why = _why(run, told)
+        if why:
+            screen.print(Padding(Text(why), (0, 0, 0, _INDENT), expand=False))
+    refused = next((run for run in reversed(shown) if run.missed), None)
+    if refused is not None:
+        screen.print(f"\nThe last refusal, {refused.run_id}:", highlight=False)
+        refusal.tell(refused.missed, screen)
+    left_out = len(found.runs) - len(shown)
+    if left_out:
+        runs = (
+            "1 run that only looked at data is"
+            if left_out == 1
+            else f"{left_out} runs that only looked at data are"
+        )
+        screen.print(f"{runs} left out; --format json has them all.", highlight=False)
     _tell_spans(found, screen)
     for version in found.versions:
         marks = [
@@ -175,33 +189,57 @@ def _tell_history(found: "History") -> None:
         screen.print(f"Version {words.rstrip()}", highlight=False)
 
 
-def _row(run: "RunEntry", told: set[str]) -> list[str]:
-    """The cells of a run; a reason that is told of its span is not said twice."""
-    parent = run.parent
-    start = "" if parent is None else ", ".join(map(str, parent.versions)) or f"model {parent.artifact}"
+def _why(run: "RunEntry", told: set[str]) -> str:
+    """Why a run ended as it did; a reason that is told of its span is not said twice."""
     reason = f"see span {run.newest_span}" if run.reason in told - {""} else run.reason
     node = f"{run.failed_node}: " if run.failed_node and not reason.startswith(run.failed_node) else ""
-    pruned = " (files pruned)" if run.pruned else ""
+    parent = (
+        ""
+        if run.parent is None
+        else ", ".join(map(str, run.parent.versions)) or f"model {run.parent.artifact}"
+    )
+    parts = [f"{node}{reason}", f"from {parent}" if parent else "", "files pruned" if run.pruned else ""]
+    return "; ".join(part.rstrip(".") for part in parts if part)
+
+
+def span_words(numbers: Sequence[int]) -> str:
+    """Span numbers in a few signs: 1, 2, 3, 4, 7 -> "1-4, 7"."""
+    groups: list[list[int]] = []
+    for number in numbers:
+        if groups and number == groups[-1][-1] + 1:
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    return ", ".join(f"{g[0]}-{g[-1]}" if len(g) > 2 else ", ".join(map(str, g)) for g in groups)
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _row(run: "RunEntry") -> list[str]:
+    """The cells of a run, under `_COLUMNS`."""
     return [
         (run.run_id or f"none, {run.started}")[:19],
         "" if run.seconds is None else f"{run.seconds / 60:.1f}",
-        ", ".join(map(str, run.spans)) or (f"({run.newest_span})" if run.newest_span is not None else ""),
+        span_words(run.spans) or (f"({run.newest_span})" if run.newest_span is not None else ""),
         "" if run.accuracy is None else f"{run.accuracy:.2%}",
         "" if run.random_encoder_accuracy is None else f"{run.random_encoder_accuracy:.2%}",
         run.outcome,
         str(run.version or ""),
-        start,
-        f"{node}{reason}{pruned}".strip(),
     ]
 
 
 def _tell_spans(found: "History", screen: Console) -> None:
     if not found.spans:
         return
-    table = Table("span", "state", "seen", "runs", "why", title="Spans")
+    table = Table("span", "state", "seen", "runs", "why", box=None, pad_edge=False)
+    for column in table.columns[:-1]:
+        column.no_wrap = True
     for span in found.spans:
-        table.add_row(str(span.span), span.state, span.seen[:19], str(len(span.runs)), span.reason)
-    screen.print(table)
+        table.add_row(str(span.span), span.state, span.seen[:10], str(len(span.runs)), span.reason)
+    screen.print()
+    screen.print(table, highlight=False)
 
 
 def _tell_lineage(found: "Lineage") -> None:

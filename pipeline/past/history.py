@@ -9,6 +9,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from components.gate import misses
+from components.gate.misses import Miss
 from components.serving import serving_folder
 from pipeline import nodes
 from pipeline.past import store_graph
@@ -54,12 +56,13 @@ class RunEntry:
         blessed: the verdict; None when there is none.
         outcome: "pushed", "served already" (the same model), "refused" by the gate, "data refused", "data looked at"
             (no more was asked), "failed" or "unfinished".
-        reason: why it was not pushed.
+        reason: why it was not pushed, in one sentence.
         failed_node: the node that failed, or that was at work when the process ended.
         version: as which it was pushed, or is served already.
         parent: what pretraining started from; None for a random start.
         pruned: nodes whose files are no longer there.
         retraining: the decision of `byol retrain` that led to it; None for a plain run.
+        missed: what the gate asked and did not get.
     """
 
     run_id: str | None
@@ -78,6 +81,7 @@ class RunEntry:
     parent: Parent | None
     pruned: list[str]
     retraining: Training | None = None
+    missed: list[Miss] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,7 +207,14 @@ def _run_entry(graph: StoreGraph, run: Run, root: Root) -> RunEntry:
         version=None if pushed is None else _version(pushed),
         parent=None if parent is None else Parent(parent.id, parent.uri, pushed_as(graph, parent.id)),
         pruned=_pruned(graph, executions.values()),
+        missed=misses.misses(_criteria(verdict)),
     )
+
+
+def _criteria(verdict: Artifact | None) -> list[dict[str, Any]]:
+    """The criteria as the verdict's property has them; none for a store of a time before it had."""
+    found: list[dict[str, Any]] = json.loads(_property(verdict, nodes.CRITERIA, "[]"))
+    return found
 
 
 def _outcome(graph: StoreGraph, run: Run) -> tuple[str, str, str | None]:
@@ -220,8 +231,12 @@ def _outcome(graph: StoreGraph, run: Run) -> tuple[str, str, str | None]:
         is_new = pusher.state == store_graph.COMPLETE and pushed.properties.get(nodes.IS_NEW, 1) == 1
         return (PUSHED if is_new else SERVED_ALREADY), "", None
     verdict = _first(graph.written(run.executions.get(nodes.VERDICT), nodes.VERDICT_REPORT))
-    missed = _property(verdict, nodes.REASON) or pushed.properties.get(nodes.NOT_PUSHED_REASON)
-    return REFUSED, str(missed or "no reason was recorded"), None
+    reason = (
+        misses.sentence(_criteria(verdict))
+        or _property(verdict, nodes.REASON)
+        or pushed.properties.get(nodes.NOT_PUSHED_REASON)
+    )
+    return REFUSED, str(reason or "no reason was recorded"), None
 
 
 def _run_of(training: Training, runs: list[RunEntry]) -> str | None:

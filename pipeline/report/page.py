@@ -8,6 +8,7 @@ import jinja2
 import numpy as np
 
 from components.data import features
+from components.gate import misses
 from pipeline.report import charts, measures
 from pipeline.report.facts import Comparison, Facts
 from pipeline.report.pictures import Sprite, sprite
@@ -147,6 +148,9 @@ def context(facts: Facts) -> dict[str, Any]:
         "summary": facts.summary,
         # Runs of older code recorded fewer settings.
         "floor": facts.settings.get("gate", {}).get("minimum_accuracy"),
+        "missed": misses.misses(facts.verdict.get("criteria", [])),
+        "missed_headings": misses.HEADINGS,
+        "reason": misses.sentence(facts.verdict.get("criteria", [])) or facts.summary["not_pushed_because"],
         "criteria": each_remark_once(facts.verdict.get("criteria", [])),
         "gain": gain_words(facts.verdict.get("criteria", [])),
         "comparison": facts.verdict.get("comparison", {}),

@@ -2,14 +2,16 @@
 
 import pathlib
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 
 from components.data import data_limits
-from pipeline import console
+from pipeline import console, refusal
 from pipeline.config import PRESETS, PipelineConfig, chosen_preset
 from pipeline.root import Root, RootInUseError
 from pipeline.run import engine
@@ -93,7 +95,7 @@ def retrain(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
     if _idle(request, told):
         typer.echo(f"Nothing new in {data}.")
     else:
-        _say(_work(request, told))
+        _say(_work(request, told), request.root)
 
 
 def check(options: Mapping[str, Any]) -> None:
@@ -159,7 +161,7 @@ def _idle(request: "retraining.Request", told: "notices.Notices") -> bool:
     return idle
 
 
-def _say(outcome: "retraining.Outcome") -> None:
+def _say(outcome: "retraining.Outcome", root: Root) -> None:
     """Tells the outcome, in words and as the exit status."""
     from pipeline.retrain import notices, retraining
 
@@ -169,7 +171,9 @@ def _say(outcome: "retraining.Outcome") -> None:
             typer.echo(f"Not taken: {outcome.reason.rstrip('.')}.", err=True)
     elif outcome.kind != retraining.NOTHING_NEW:
         words = "Failed" if outcome.kind == ledger.FAILED else "Not pushed"
-        console.stop(f"{words}: {outcome.reason.rstrip('.')}.", notices.STATUS[outcome.kind])
+        console.say(f"{words}: {outcome.reason.rstrip('.')}.")
+        refusal.tell(refusal.recorded(root, outcome.run_id), Console(file=sys.stderr))
+        raise typer.Exit(notices.STATUS[outcome.kind])
 
 
 def _accepted(told: list[str]) -> dict[int, str]:

@@ -14,6 +14,8 @@ import urllib.parse
 from collections.abc import Callable
 from typing import Literal
 
+from components.gate.misses import Miss
+
 KINDS = ("pushed", "refused", "failed")
 _WEB = ("http", "https")
 _STANDARD_ERROR = 2
@@ -39,6 +41,7 @@ class Event:
         accuracy: in [0, 1], of the linear probe on the test split; None when it was not reached.
         reason: one sentence.
         seconds: from start to end.
+        missed: what the gate asked and did not get; empty but for a model that it refused.
     """
 
     kind: Literal["pushed", "refused", "failed"]
@@ -50,6 +53,7 @@ class Event:
     accuracy: float | None
     reason: str
     seconds: float
+    missed: tuple[Miss, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -60,8 +64,14 @@ class Event:
         return json.dumps(dataclasses.asdict(self))
 
     def to_environment(self) -> dict[str, str]:
-        """`BYOL_EVENT` for the kind and `BYOL_<ATTRIBUTE>` for the others; what is not known is empty."""
-        values = dataclasses.asdict(self) | {"spans": ",".join(map(str, self.spans))}
+        """`BYOL_EVENT` for the kind and `BYOL_<ATTRIBUTE>` for the others; what is not known is empty.
+
+        `BYOL_MISSED` has a line a miss: what, on which pictures, asked, measured, short by.
+        """
+        values = dataclasses.asdict(self) | {
+            "spans": ",".join(map(str, self.spans)),
+            "missed": "\n".join(" | ".join(miss.cells) for miss in self.missed),
+        }
         values["event"] = values.pop("kind")
         return {f"BYOL_{name.upper()}": _variable(value) for name, value in values.items()}
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import typer
 
 from components.serving import serving_folder
+from pipeline import refusal
 from pipeline.retrain import hooks, retraining
 from pipeline.retrain.vital_signs import Outcome, VitalSigns
 from pipeline.root import Root, RootInUseError
@@ -122,6 +123,7 @@ def _event(root: Root, outcome: retraining.Outcome) -> hooks.Event:
         accuracy=outcome.accuracy,
         reason=outcome.reason,
         seconds=outcome.seconds,
+        missed=refusal.recorded(root, outcome.run_id) if outcome.kind == ledger.NOT_PUSHED else (),
     )
 
 

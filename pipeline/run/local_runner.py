@@ -8,6 +8,7 @@ from rich.console import Console
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.orchestration.pipeline import Pipeline, RunOptions
 
+from components.gate import misses
 from components.serving import serving_folder
 from components.serving.pusher import OVERTAKEN_PROPERTY
 from components.staging import write_atomically
@@ -36,7 +37,9 @@ class Summary:
         knn_accuracy: of kNN on held-out training images.
         blessed: the gate's verdict.
         pushed_version, pushed_path: what is served now by this run; None when nothing was pushed.
-        not_pushed_because: the reason; None when the model was pushed.
+        not_pushed_because: the reason, one sentence; None when the model was pushed.
+        missed: what the gate asked and did not get; empty when it blessed the model.
+        still_served: the version that is served although this run pushed none; None when there is none.
         seconds: of the whole run.
         components: seconds of each node.
         overtaken: whether it was not pushed because of a rollback meanwhile.
@@ -55,6 +58,8 @@ class Summary:
     seconds: float
     components: dict[str, float]
     overtaken: bool = False
+    missed: tuple[misses.Miss, ...] = ()
+    still_served: int | None = None
 
 
 def run(
@@ -83,7 +88,9 @@ def run(
     built = _build(config, records, root, earlier or Earlier(served_model=_served_model(root)))
     _follow(built, [node.id for node in built.components], preset, root, console)
     record = RunRecord(root.metadata)
-    summary = summarize(record, preset, str(records.folder), time.monotonic() - started)
+    summary = summarize(
+        record, preset, str(records.folder), time.monotonic() - started, _served_version(root)
+    )
     text = json.dumps(dataclasses.asdict(summary), indent=2) + "\n"
     write_atomically(root.summary(summary.run_id), text)
     write_atomically(root.latest_summary, text)
@@ -91,8 +98,10 @@ def run(
     return summary
 
 
-def summarize(record: RunRecord, preset: str, data: str, seconds: float) -> Summary:
-    """Collects what a finished run came to from its record."""
+def summarize(
+    record: RunRecord, preset: str, data: str, seconds: float, served: int | None = None
+) -> Summary:
+    """Collects what a finished run came to from its record; `served` is the version that is served after it."""
     pushed = record.pushed().custom_properties
     is_pushed = pushed["pushed"].int_value == 1
     verdict = record.verdict()
@@ -111,6 +120,8 @@ def summarize(record: RunRecord, preset: str, data: str, seconds: float) -> Summ
         seconds=round(seconds, 1),
         components=record.seconds(),
         overtaken=pushed[OVERTAKEN_PROPERTY].int_value == 1,
+        missed=tuple(misses.misses(verdict["criteria"])),
+        still_served=None if is_pushed else served,
     )
 
 
@@ -126,6 +137,10 @@ def look_at(
     nodes = [node.id for node in built.components]
     nodes = nodes[: nodes.index(pipeline.LABEL_CHECK) + 1]
     _follow(built, nodes, preset, root, console, RunOptions(to_nodes=list(node_names.DATA_GATES)))
+
+
+def _served_version(root: Root) -> int | None:
+    return next((v.number for v in serving_folder.versions(root.serving) if v.served), None)
 
 
 def _served_model(root: Root) -> int | None:

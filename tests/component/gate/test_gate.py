@@ -13,7 +13,7 @@ from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
 from components.data.features import LABEL_NAMES, content_hashes, image_figures
-from components.gate import gate_metrics, gate_statistics, model_card, quality_bands, robustness
+from components.gate import gate_metrics, gate_statistics, misses, model_card, quality_bands, robustness
 from components.gate import verdict as verdicts
 from pipeline import eval_config
 from pipeline.config import PRESETS
@@ -161,9 +161,8 @@ def test_a_weak_class_is_named_and_refuses_the_blessing_although_the_mean_is_goo
     assert [(c.metric, c.slice, c.value) for c in missed] == [
         ("sparse_categorical_accuracy", "label=cat", 0.5)
     ]
-    assert missed[0].sentence() == (
-        "sparse_categorical_accuracy on label=cat is 0.5000, below its floor of 0.6000 by 0.1000"
-    )
+    told = misses.misses([dataclasses.asdict(missed[0])])
+    assert told[0].cells == ("accuracy", "cat", "60.00%", "50.00%", "10.00 points")
 
 
 def test_without_a_baseline_no_change_is_asked_for(first):
@@ -191,8 +190,14 @@ def test_a_model_worse_by_three_points_is_refused_on_the_images_that_changed(wor
     assert not change.passed
     assert change.value == pytest.approx(upper)
     assert change.baseline == pytest.approx(old.mean(), abs=1e-6)
-    assert "against the served model: accuracy" in change.sentence()
-    assert f"below its floor of the change of -0.0050 by {-0.005 - upper:.4f}" in change.sentence()
+    assert "against the served model: accuracy" in change.remark
+    (told,) = misses.misses([dataclasses.asdict(change)])
+    assert told.cells[0] == "change against the served model, at best"
+    assert told.cells[2:] == (
+        "-0.50 points",
+        f"{100 * upper:+.2f} points",
+        f"{100 * (-0.005 - upper):.2f} points",
+    )
 
 
 def test_a_difference_by_noise_neither_blocks_nor_counts_as_better(world, passing):
@@ -231,7 +236,8 @@ def test_the_gain_over_the_untrained_encoder_is_judged_by_its_lower_bound(world,
 def test_an_evaluation_without_the_untrained_encoder_is_a_missed_criterion(first):
     (criterion,) = verdicts.gain_criteria(verdicts.Evaluation(first[0].uri))
     assert not criterion.passed
-    assert criterion.sentence() == "gain: the untrained encoder was not evaluated"
+    (told,) = misses.misses([dataclasses.asdict(criterion)])
+    assert told.words == "gain: the untrained encoder was not evaluated"
 
 
 @pytest.fixture
@@ -301,10 +307,13 @@ def test_a_model_that_meets_everything_is_blessed_by_name(world, judge, tmp_path
 @pytest.mark.parametrize(
     ("accuracy", "words"),
     [
-        ({"jpeg": 0.49}, "on mean of all corruptions is 0.5950, below its floor of 0.6000 by 0.0050"),
+        (
+            {"jpeg": 0.49},
+            "on mean of all corruptions: 59.50%, 0.50 points short of the 60.00% that was asked",
+        ),
         (
             {"jpeg": 0.49, "noise": 0.9},
-            "on jpeg of severity 3 is 0.4900, below its floor of 0.5000 by 0.0100",
+            "on jpeg of severity 3: 49.00%, 1.00 points short of the 50.00% that was asked",
         ),
     ],
 )
@@ -321,7 +330,7 @@ def test_a_regression_and_a_failed_serving_check_are_both_told(world, judge, tmp
     )
     blessing, record, _ = judge(infra_blessing=infra)
     assert blessing.get_int_custom_property("blessed") == 0
-    assert "serving check: NaN in batches/classify" in record["reason"]
+    assert "serving check: NaN in batches/classify" in [m.words for m in misses.misses(record["criteria"])]
 
 
 def test_the_accuracies_outlive_the_files_in_the_verdicts_properties(world, judge, tmp_path):
@@ -347,14 +356,15 @@ def test_the_newest_span_is_judged_on_its_own_images(world, judge, tmp_path, fir
     blessing, record, _ = judge(newest=first[0], newest_blessing=own)
     assert blessing.get_int_custom_property("blessed") == 0
     judged = path_utils.serving_model_path(world.models[SERVED].uri)
-    sentences = [
-        (
-            "sparse_categorical_accuracy on label=cat, the newest span's test images is 0.5000, "
-            "below its floor of 0.6000 by 0.1000"
-        ),
-        f"evaluation, newest span: TFMA judged the model at {judged}, not the one at {model.uri}",
+    assert record["reason"] == (
+        f"2 of {len(record['criteria'])} criteria were missed, the first being accuracy on cat, the newest span's test "
+        "images: 50.00%, 10.00 points short of the 60.00% that was asked"
+    )
+    about_another = f"TFMA judged the model at {judged}, not the one at {model.uri}"
+    rows = [
+        "| accuracy | cat, the newest span's test images | 60.00% | 50.00% | 10.00 points |",
+        f"| evaluation, newest span |  |  | {about_another} |  |",
     ]
-    assert record["reason"] == "; ".join(sentences)
     newest = [c["slice"] for c in record["criteria"] if verdicts.NEWEST in c["slice"]]
     assert verdicts.NEWEST in newest
     assert set(newest) >= {f"label={name}, {verdicts.NEWEST}" for name in LABEL_NAMES}
@@ -367,14 +377,14 @@ def test_the_newest_span_is_judged_on_its_own_images(world, judge, tmp_path, fir
         f"On the newest span's test images alone: right on {right / IMAGES:.2%} of {IMAGES} (95% interval {low:.2%} to "
         f"{high:.2%}); against the served model: there is none yet."
     ) in text
-    assert text.count("\n- ") == 2
-    assert all(f"\n- {sentence}\n" in text for sentence in sentences)
+    assert text.startswith(f"# Not blessed\n\n{record['reason']}.\n\n| what | on which pictures |")
+    assert all(f"\n{row}\n" in text for row in rows)
 
 
 def test_a_newest_span_of_another_model_or_half_told_is_refused(judge, regressed):
     blessing, record, _ = judge(newest=regressed[0], newest_blessing=regressed[1])
     assert blessing.get_int_custom_property("blessed") == 0
-    assert "evidence, newest span: " in record["reason"]
+    assert "evidence, newest span" in [miss.what for miss in misses.misses(record["criteria"])]
     with pytest.raises(ValueError, match="received newest alone"):
         judge(newest=regressed[0])
     with pytest.raises(ValueError, match="received newest_blessing alone"):
@@ -394,8 +404,8 @@ def test_evidence_about_another_model_blesses_nothing(world, judge, regressed, e
     """A blessing for model A does not bless model B, whichever of the pieces is exchanged."""
     blessing, record, _ = judge(**{name: regressed[part] for name, part in exchanged.items()})
     assert blessing.get_int_custom_property("blessed") == 0
-    (sentence,) = [part for part in record["reason"].split("; ") if part.startswith(said)]
-    assert world.models[WORSE].uri in sentence
+    (told,) = [miss.words for miss in misses.misses(record["criteria"]) if miss.words.startswith(said)]
+    assert world.models[WORSE].uri in told
 
 
 @pytest.mark.parametrize(("run", "problems"), [("run-1", 0), ("run-2", 1)])

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from components.serving import serving_folder
 from pipeline import cli
-from pipeline.past import history, history_plot, lineage, prune, store_graph
+from pipeline.past import commands, history, history_plot, lineage, prune, store_graph
 from pipeline.past.prune import PrunePolicy
 from pipeline.past.store_graph import StoreGraph
 from pipeline.report import write
@@ -145,6 +145,23 @@ def test_the_ledgers_decisions_are_told_with_the_runs(root):
     shown = said("history", "--root", str(root.path))
     for words in ("labels were permuted", "4 newer spans fill the window", "disk full", "data refused"):
         assert words in shown
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_history_fits_a_terminal_and_breaks_no_number(past, columns):
+    result = CliRunner().invoke(cli.app, ["history", "--root", str(past.path)], env={"COLUMNS": str(columns)})
+    lines = result.output.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert len(lines) < 25  # six runs and two versions
+    (pushed,) = [line for line in lines if f"pushed        {versions(past)[1]}" in line]
+    assert "95.00%" in pushed
+    refused = lines.index(next(line for line in lines if "refused" in line))
+    assert lines[refused + 1].startswith("    accuracy is 0.5, below its floor of 0.8")
+
+
+def test_spans_are_told_in_few_signs():
+    assert commands.span_words([1, 2, 3, 4, 7, 9, 10]) == "1-4, 7, 9, 10"
+    assert commands.span_words([]) == ""
 
 
 def test_history_is_the_same_after_pruning_but_for_what_it_says_is_gone(root):

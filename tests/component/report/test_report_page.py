@@ -229,7 +229,10 @@ def test_a_refused_run_says_why_first(made_up):
         },
     }
     text = page.render(dataclasses.replace(made_up, summary=refused, verdict=verdict))
-    assert text.index("below its floor of 0.8 by 0.05") < text.index('id="accuracy"')
+    reason = (
+        "1 of 2 criteria was missed, accuracy on all: 75.00%, 5.00 points short of the 80.00% that was asked."
+    )
+    assert text.index(reason) < text.index(">5.00 points</td>") < text.index('id="accuracy"')
     assert text.index("Not pushed") < text.index("90.00%")
     assert "missed" in text
     assert "change -15.00 points, 95% interval -30.00 to -1.00" in text

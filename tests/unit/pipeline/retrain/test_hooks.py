@@ -15,8 +15,10 @@ import time
 
 import pytest
 
+from components.gate.misses import Miss
 from pipeline.retrain.hooks import Event, HookConfig, deliver
 
+MISS = Miss("accuracy", "cat", 0.6, 0.5)
 EVENT = Event(
     kind="pushed",
     at="2026-11-24T03:00:00+00:00",
@@ -27,6 +29,7 @@ EVENT = Event(
     accuracy=0.935,
     reason='"better" by 2 points: 50 % of $HOME; it\'s fine',
     seconds=61.5,
+    missed=(MISS,),
 )
 
 
@@ -79,7 +82,7 @@ def test_a_command_gets_the_event_on_stdin_and_in_its_environment(tmp_path):
     )
     assert deliver(EVENT, config(command)) == []
     event, environment, arguments = json.loads((tmp_path / "told").read_text())
-    assert event == {**dataclasses.asdict(EVENT), "spans": [7, 8]}
+    assert event == {**dataclasses.asdict(EVENT), "spans": [7, 8], "missed": [dataclasses.asdict(MISS)]}
     assert arguments == ["one", "two words"]
     assert environment == {
         "BYOL_EVENT": "pushed",
@@ -91,6 +94,7 @@ def test_a_command_gets_the_event_on_stdin_and_in_its_environment(tmp_path):
         "BYOL_ACCURACY": "0.935",
         "BYOL_REASON": EVENT.reason,
         "BYOL_SECONDS": "61.5",
+        "BYOL_MISSED": "accuracy | cat | 60.00% | 50.00% | 10.00 points",
     }
 
 
@@ -195,7 +199,11 @@ def test_a_server_that_fails_twice_gets_the_event_the_third_time():
     assert path == "/hook/s3cret?token=t"
     assert headers["Content-Type"] == "application/json"
     assert headers["Authorization"] == "Basic " + base64.b64encode(b"us@er:pass:word").decode()
-    assert json.loads(body) == {**dataclasses.asdict(EVENT), "spans": [7, 8]}
+    assert json.loads(body) == {
+        **dataclasses.asdict(EVENT),
+        "spans": [7, 8],
+        "missed": [dataclasses.asdict(MISS)],
+    }
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,7 @@ def test_a_push_is_told_with_what_is_served(call, tmp_path):
         "accuracy": 0.75,
         "reason": "",
         "seconds": 12.5,
+        "missed": [],
     }
     found = metrics(tmp_path)
     assert found["last_push_timestamp_seconds"] == found["last_success_timestamp_seconds"]
