@@ -176,6 +176,7 @@ def _serve_by_ourselves(folder: pathlib.Path, name: str, host: str, port: int) -
 
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("byol.serve").setLevel(logging.INFO)
+    logging.getLogger("waitress").setLevel(logging.ERROR)  # a line for each request that waits, else
     try:
         follower = version_follower.VersionFollower(folder)
         server = http_server.start_server(rest.RestApp(name, follower), host, port)
@@ -183,8 +184,13 @@ def _serve_by_ourselves(folder: pathlib.Path, name: str, host: str, port: int) -
         stop(str(error))
     except OSError as error:
         _cannot_listen(host, port, error)
+
+    def end(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # asked a second time, it ends at once
+        server.stop()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: server.stop())
+        signal.signal(number, end)
     threading.Thread(target=follower.follow, daemon=True).start()
     shown = f"[{host}]" if ":" in host else host
     typer.echo(

@@ -39,8 +39,9 @@ LARGE_WORKERS = 2
 # answer going by driblets.
 IDLE_SECONDS = 30
 EXCHANGE_SECONDS = 120
-# How long requests that came in before the end may still take.
+# How long requests that came in before the end may still take, and how long one that is arriving may pause.
 GRACE_SECONDS = 60.0
+ARRIVAL_SECONDS = 5.0
 _TICK_SECONDS = 1
 LOG = logging.getLogger("byol.serve")
 # Never reached, so that a worker leaves an answer to the socket's thread and goes on.
@@ -216,9 +217,12 @@ class HttpServer(TcpWSGIServer):
         LOG.error("A connection could not be accepted: %s", sys.exc_info()[1])
 
     def _busy(self) -> bool:
-        """Whether a request is being answered, an answer is on its way, or a request has begun to arrive."""
+        """Whether a request is being answered, an answer is on its way, or a request is still arriving."""
+        now = time.time()
         return any(
-            channel.requests or channel.total_outbufs_len or channel.request is not None
+            channel.requests
+            or channel.total_outbufs_len
+            or (channel.request is not None and channel.last_activity > now - ARRIVAL_SECONDS)
             for channel in list(self.active_channels.values())
         )
 

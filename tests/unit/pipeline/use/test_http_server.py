@@ -208,6 +208,22 @@ def test_what_has_come_in_is_answered_before_the_end(served):
     assert not thread.is_alive()
 
 
+def test_a_request_that_is_arriving_is_waited_for_and_one_that_stopped_arriving_is_not(served, monkeypatch):
+    _, server, thread = served
+    monkeypatch.setattr(http_server, "ARRIVAL_SECONDS", 1.0)
+    with _connect(server) as arriving, _connect(server) as stuck:
+        stuck.sendall(SIZED + b"100\r\n\r\nab")
+        arriving.sendall(SIZED + b"10\r\n\r\nab")
+        time.sleep(0.5)
+        server.stop()
+        for _ in range(8):
+            time.sleep(0.3)
+            arriving.sendall(b"a")
+        assert arriving.recv(100).startswith(b"HTTP/1.1 200")
+    thread.join(10)
+    assert not thread.is_alive()
+
+
 def test_many_requests_leave_neither_threads_nor_memory(served):
     _, server, _ = served
     for _ in range(200):
