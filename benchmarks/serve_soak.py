@@ -144,20 +144,22 @@ class Good:
             self.failures.append(f"{status} {answer[:100]!r}")
 
 
-def load(server: Server, arguments: argparse.Namespace, body: bytes) -> tuple[list[float], list[str]]:
-    """Sends everything; seconds of each good request, and what failed."""
+def load(server: Server, arguments: argparse.Namespace, body: bytes) -> tuple[Good, float]:
+    """Sends everything; the good clients, and how many seconds they took together."""
     good = Good(server, body, arguments.good, arguments.changes)
     threads = [threading.Thread(target=good.run) for _ in range(arguments.clients)]
     with concurrent.futures.ThreadPoolExecutor(arguments.hostile_clients) as pool:
         draws = [random.Random(number) for number in range(arguments.hostile)]  # noqa: S311 - repeatable
         hostiles = [pool.submit(hostile, server.port, draw) for draw in draws]
+        began = time.perf_counter()
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+        took = time.perf_counter() - began
         for one in hostiles:
             one.result()
-    return good.seconds, good.failures
+    return good, took
 
 
 def main() -> None:
@@ -177,14 +179,14 @@ def main() -> None:
         try:
             for _ in range(100):
                 Client(server.port, body).ask()
-            before, began = server.resident_mib(), time.perf_counter()
-            seconds, failures = load(server, arguments, body)
-            took = time.perf_counter() - began
+            before = server.resident_mib()
+            good, took = load(server, arguments, body)
             alive = server.process.poll() is None
             after = server.resident_mib() if alive else float("nan")
         finally:
             server.process.send_signal(signal.SIGTERM)
             status = server.process.wait(120)
+    seconds, failures = good.seconds, good.failures
     p50, p99 = np.percentile(seconds, [50, 99]) * 1000
     print(f"{len(seconds)} good requests of {arguments.clients} clients: {len(seconds) / took:.1f} a second")
     print(f"latency: median {p50:.1f} ms, 99th percentile {p99:.1f} ms, longest {max(seconds) * 1000:.1f} ms")
