@@ -132,7 +132,7 @@ def submit(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
     """Start one run on a server."""
     from kubeflow.server import ServerError
 
-    wanted = _wanted(preset, assignments, cluster, cluster_assignments, span, sent=True)
+    wanted = _wanted(preset, assignments, cluster, cluster_assignments, span, namespace, sent=True)
     try:
         server = _server(host, namespace, token_file, timeout, authorities)
         compiled = _compiled(wanted)
@@ -171,7 +171,7 @@ def create(  # noqa: PLR0913, PLR0917
     from kubeflow.server import ServerError
 
     when = _when(cron, every)
-    wanted = _wanted(preset, assignments, cluster, cluster_assignments, span, sent=True)
+    wanted = _wanted(preset, assignments, cluster, cluster_assignments, span, namespace, sent=True)
     try:
         server = _server(host, namespace, token_file, timeout, authorities)
         compiled = _compiled(wanted)
@@ -354,10 +354,12 @@ def _wanted(
     cluster: pathlib.Path | None,
     cluster_assignments: list[str] | None,
     span: str,
+    namespace: str = "",
     sent: bool = False,
 ) -> _Wanted:
     """The arguments' meaning, or the end of the command; `sent` says that a cluster will run it."""
-    wanted = _Wanted(_preset(preset, assignments), _cluster(cluster, cluster_assignments), _span(span))
+    config, target = _preset(preset, assignments), _cluster(cluster, cluster_assignments)
+    wanted = _Wanted(config, cluster_config.for_namespace(target, namespace), _span(span))
     if sent and wanted.cluster.image == cluster_config.EXAMPLE_IMAGE:
         stop(
             f"image is still the example {wanted.cluster.image}, which no cluster can pull; set it in --cluster."

@@ -15,6 +15,7 @@ from trainer import settings
 STORES = ("minio://", "s3://", "gs://")
 _OPERATORS = ("Exists", "Equal")
 _EFFECTS = ("", "NoSchedule", "PreferNoSchedule", "NoExecute")
+DEFAULT_ROOT = "minio://mlpipeline/v2/artifacts/byol"
 EXAMPLE_IMAGE = "registry.example/byol:0.1.0"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _SECRET_KEY = re.compile(r"[-._a-zA-Z0-9]+")
@@ -161,7 +162,8 @@ class KubeflowConfig:
 
     Attributes:
         image: what every step runs in, with a tag that is not "latest" or, best, by digest: "registry/byol@sha256:...".
-        pipeline_root: where KFP keeps artifacts: minio://, s3:// or gs://.
+        pipeline_root: where KFP keeps artifacts: minio://, s3:// or gs://. With a namespace of a multi-user
+            installation the default is the one that `for_namespace` makes of it.
         claim: the PersistentVolumeClaim of what outlives a run: record files, checkpoints, served versions. On
             Vertex AI "", and `volume` is a bucket's mount.
         volume: where it is mounted in each step.
@@ -175,7 +177,7 @@ class KubeflowConfig:
     """
 
     image: str = EXAMPLE_IMAGE
-    pipeline_root: str = "minio://mlpipeline/v2/artifacts/byol"
+    pipeline_root: str = DEFAULT_ROOT
     claim: str = "byol"
     volume: str = "/mnt/byol"
     data: str = "data"
@@ -211,6 +213,18 @@ class KubeflowConfig:
     def folder(self, name: str) -> str:
         """The path of "data", "checkpoints", "serving", "store", "networks" or "test" in a step."""
         return f"{self.volume.rstrip('/')}/{getattr(self, name).strip('/')}"
+
+
+def for_namespace(config: KubeflowConfig, namespace: str) -> KubeflowConfig:
+    """The configuration in a profile of a multi-user installation; a pipeline root that was chosen stays.
+
+    From KFP 2.15 on a profile may not write below `v2/artifacts`, but below the folder that the controller gives it
+    (manifests/kustomize/base/installs/multi-user/pipelines-profile-controller/sync.py:207 and 403 at 2.16.1).
+    """
+    if not namespace or config.pipeline_root != DEFAULT_ROOT:
+        return config
+    root = f"minio://mlpipeline/private-artifacts/{namespace}/v2/artifacts/byol"
+    return dataclasses.replace(config, pipeline_root=root)
 
 
 def check_platform(config: KubeflowConfig, vertex: bool) -> None:

@@ -14,7 +14,7 @@ from kfp import components
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.serving.serving_limits import ServingLimits
-from kubeflow import compiler, entrypoint, spec_checks
+from kubeflow import commands, compiler, entrypoint, spec_checks
 from kubeflow.config import (
     KubeflowConfig,
     SecretVariable,
@@ -22,6 +22,7 @@ from kubeflow.config import (
     Steps,
     Toleration,
     check_platform,
+    for_namespace,
     load,
 )
 from pipeline import pipeline
@@ -556,6 +557,17 @@ def test_a_clusters_settings_come_from_a_file_and_from_assignments(tmp_path):
     assert (config.image, config.steps.pretrain.memory_gb) == ("registry.example/byol@sha256:0", 64)
     expected = dataclasses.replace(KubeflowConfig().steps.pretrain, memory_gb=64, cpu=16.0)
     assert config.steps.pretrain == expected
+
+
+def test_a_profile_writes_where_its_policy_lets_it():
+    """The profile controller of KFP 2.16.1 (sync.py:403) allows private-artifacts/NAMESPACE/ only."""
+    root = for_namespace(KubeflowConfig(), "team").pipeline_root
+    assert root == "minio://mlpipeline/private-artifacts/team/v2/artifacts/byol"
+    chosen = KubeflowConfig(pipeline_root="s3://bucket/byol")
+    assert for_namespace(chosen, "team") == chosen
+    assert for_namespace(KubeflowConfig(), "") == KubeflowConfig()
+    wanted = commands._wanted("demo", None, None, None, "latest", "team")
+    assert wanted.cluster.pipeline_root == root
 
 
 @pytest.mark.parametrize(
