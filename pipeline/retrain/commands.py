@@ -215,6 +215,7 @@ def _in_the_lock(request: "retraining.Request", told: "notices.Notices") -> "ret
     from pipeline.retrain import retraining
 
     retraining.check_test_set(request)
+    retraining.check_settings(request)
     log_file = request.root.logs / f"{time.strftime('%Y%m%dT%H%M%S')}.log"
     with console.quiet(log_file) as person:
         person.print(f"Preset {request.preset}. Full log: {log_file}", highlight=False)

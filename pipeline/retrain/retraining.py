@@ -126,6 +126,33 @@ def check_test_set(request: Request) -> None:
         )
 
 
+def check_settings(request: Request) -> None:
+    """Checks that the settings can train on what would be trained on: the whole window, and not one span of it.
+
+    Spans whose files are gone count as nothing only where others are there; damaged ones are left to their refusal.
+
+    Raises:
+        ValueError: the window has too few pictures for the steps that are asked for; it says what to do.
+    """
+    known = Ledger.load(request.root.ledger)
+    fresh = {*waiting(request, known), *known.untrained()}
+    if not fresh:
+        return
+    numbers = sorted({*known.accepted()[-request.window :], *fresh})
+    folders = [request.data / f"{cifar10.SPAN_FOLDER}{number}" for number in numbers]
+    counts = [_train_records(folder) for folder in folders]
+    if all(count is not None for count in counts):
+        request.config.pretraining.total_steps(sum(filter(None, counts)))
+
+
+def _train_records(folder: pathlib.Path) -> int | None:
+    """How many training pictures a span's folder holds; None where it is damaged or gone."""
+    try:
+        return cifar10.inspect_folder(folder).train_records
+    except ValueError:
+        return None
+
+
 def spans_left(request: Request) -> int:
     """How many complete spans were not looked at yet, or not trained on.
 
@@ -214,9 +241,10 @@ def _look_at(
     """Looks at the data of a span; returns what became of it."""
     record = ledger.SpanRecord(ledger.ACCEPTED, "", fingerprint, ledger.now())
     try:
-        found = cifar10.inspect_folder(request.data / f"{cifar10.SPAN_FOLDER}{number}")
-        request.config.pretraining.total_steps(found.train_records)
+        cifar10.inspect_folder(request.data / f"{cifar10.SPAN_FOLDER}{number}")
     except ValueError as error:
+        if isinstance(error.__cause__, OSError):  # the machine's fault, not the data's: it is looked at again
+            raise NodeFailedError(f"Reading span {number}", str(error)) from error
         return dataclasses.replace(record, state=ledger.REFUSED, reason=str(error))
     from pipeline.run import local_runner
     from pipeline.run.bindings import Earlier

@@ -201,6 +201,34 @@ def test_a_damaged_span_is_refused_by_name_and_taken_once_it_is_repaired(world):
     assert world.call().kind == ledger.PUSHED
 
 
+def test_a_span_is_not_refused_for_a_setting_that_the_window_satisfies(world):
+    config = settings.override(CONFIG, ["pretraining.optimizer.warmup_steps=3", "pretraining.epochs=1"])
+    world.deliver(1)
+    with pytest.raises(ValueError, match="warmup_steps"):
+        retraining.check_settings(world.request(config=config))
+    assert not world.root.ledger.exists()
+    world.deliver(2)
+    world.deliver(3)
+    retraining.check_settings(world.request(config=config))
+    assert world.call(config=config).spans == (1, 2, 3)
+    assert world.known().accepted() == [1, 2, 3]
+
+
+def test_a_file_that_cannot_be_read_is_no_refusal(world, monkeypatch):
+    world.deliver(1)
+
+    def unreadable(folder):
+        raise ValueError(f"{folder} cannot be read") from OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(cifar10, "inspect_folder", unreadable)
+        outcome = world.call()
+    assert outcome.kind == ledger.FAILED
+    assert "Reading span 1" in outcome.reason
+    assert world.known().spans == {}
+    assert world.call().kind == ledger.PUSHED
+
+
 def test_an_empty_span_is_refused(world):
     world.deliver(1, train=0, test=0)
     assert "has no train file" in world.call().reason
