@@ -1,6 +1,9 @@
 """The command line, `byol`. Nothing heavy is imported before the arguments are known to be good."""
 
 import errno
+import functools
+import importlib.metadata
+import json
 import pathlib
 import signal
 import sys
@@ -25,12 +28,13 @@ from trainer import settings
 
 if TYPE_CHECKING:
     from components.data.cifar10 import RecordFolder
+    from components.serving.serving_folder import Version
     from pipeline.run.local_runner import Summary
 
 app = typer.Typer(
     help="Learn image representations with BYOL and ship them only when they are proven good.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 data_app = typer.Typer(help="Make or fetch a data set in CIFAR-10's binary layout.", no_args_is_help=True)
@@ -40,6 +44,28 @@ FAILED, NOT_PUSHED, INTERRUPTED = 1, 3, 130
 RootOption = Annotated[
     pathlib.Path, typer.Option("--root", help="Folder of everything that runs leave behind.")
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead, for programs.")]
+DISTRIBUTION = "byol-tfx"
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"{DISTRIBUTION} {importlib.metadata.version(DISTRIBUTION)}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="`run` and `retrain` print how they ended, and no progress.")
+    ] = False,
+) -> None:
+    """Learn image representations with BYOL and ship them only when they are proven good."""
+    del version  # its callback has answered
+    console.show_progress(not quiet)
 
 
 @app.command()
@@ -92,14 +118,20 @@ def run(
 @app.command("settings")
 def show_settings(
     preset: Annotated[str, typer.Option(help=f"Whose values are shown: {', '.join(PRESETS)}.")],
+    as_json: JsonOption = False,
 ) -> None:
     """List every setting of a preset, as `--set` takes it."""
     config = _config(preset, [])
+    if as_json:
+        names = settings.names(config)
+        values = {name: functools.reduce(getattr, name.split("."), config) for name in names}
+        typer.echo(json.dumps(values, indent=2))
+        return
     typer.echo("\n".join(settings.lines(config)))
 
 
 @app.command()
-def versions(root: RootOption) -> None:
+def versions(root: RootOption, as_json: JsonOption = False) -> None:
     """List the pushed versions, the served one marked."""
     from components.serving import serving_folder
 
@@ -108,7 +140,15 @@ def versions(root: RootOption) -> None:
         listed = serving_folder.versions(place.serving)
     except (ValueError, OSError) as error:
         console.stop(_reason(error))
+    if as_json:
+        typer.echo(json.dumps([_told(version) for version in listed], indent=2))
+        return
     if not listed:
+        if not (place.metadata.exists() or place.serving.exists() or place.ledger.exists()):
+            console.stop(
+                f"{root} is the root of no run: it has neither metadata.sqlite nor serving/. --root is the folder that "
+                "`byol run` was given."
+            )
         typer.echo(f"No version has been pushed to {place.serving} yet.")
         return
     table = Table("version", "served", "pushed (UTC)", "model of", "accuracy", "digest")
@@ -121,7 +161,7 @@ def versions(root: RootOption) -> None:
             "" if version.accuracy is None else f"{version.accuracy:.2%}",
             version.digest.removeprefix("sha256:")[:10],
         )
-    Console().print(table)
+    console.screen().print(table)
     for version in listed:
         if version.fault:
             typer.echo(f"Version {version.number}: {version.fault}", err=True)
@@ -188,6 +228,18 @@ history_commands.register(app)
 def main() -> None:
     """Entry point of the console script."""
     app()
+
+
+def _told(version: "Version") -> dict[str, object]:
+    """A version for programs; an accuracy in [0, 1]."""
+    return {
+        "version": version.number,
+        "served": version.served,
+        "published_at": version.record.get("published_at"),
+        "origin": version.origin,
+        "accuracy": version.accuracy,
+        "digest": version.digest,
+    }
 
 
 def _config(preset: str, assignments: list[str]) -> PipelineConfig:
@@ -289,7 +341,7 @@ def _tell(summary: "Summary") -> None:
     table.add_row("served version", str(summary.pushed_version or "none pushed"))
     table.add_row("served from", summary.pushed_path or "")
     table.add_row("seconds", f"{summary.seconds:.0f}")
-    Console().print(table)
+    console.screen().print(table)
 
 
 def _refuse(summary: "Summary") -> NoReturn:

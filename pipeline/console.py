@@ -11,6 +11,22 @@ import typer
 from rich.console import Console
 
 USAGE = 2
+# Of a file or a pipe, which have no width: no column of a table is so wide that a number has to be broken.
+PIPE_WIDTH = 160
+_progress_is_shown = True
+
+
+def show_progress(shown: bool) -> None:
+    """Whether a run tells how far it is; how it ended is told anyway."""
+    global _progress_is_shown  # noqa: PLW0603 - an option of the whole command line
+    _progress_is_shown = shown
+
+
+def screen() -> Console:
+    """The console for a command's result: as wide as the terminal, or wide enough for every table."""
+    if sys.stdout.isatty() or "COLUMNS" in os.environ:
+        return Console()
+    return Console(width=PIPE_WIDTH)
 
 
 def stop(message: str, status: int = USAGE) -> NoReturn:
@@ -52,7 +68,7 @@ def quiet(log_file: pathlib.Path) -> Iterator[Console]:
         try:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
-            yield Console(file=stream, force_terminal=stream.isatty())
+            yield Console(file=stream, force_terminal=stream.isatty(), quiet=not _progress_is_shown)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

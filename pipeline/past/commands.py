@@ -3,9 +3,7 @@
 import dataclasses
 import enum
 import json
-import os
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,12 +23,12 @@ if TYPE_CHECKING:
     from pipeline.past.prune import Pruned
 
 _FAILED = 1
-_PIPE_WIDTH = 160
 _COLUMNS = ("run", "min", "spans", "accuracy", "untrained", "outcome", "version")
 _INDENT = 4
 RootOption = Annotated[
     pathlib.Path, typer.Option("--root", help="Folder of everything that runs leave behind.")
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
 
 
 class HistoryFormat(str, enum.Enum):
@@ -61,9 +59,11 @@ def history(
         HistoryFormat, typer.Option("--format", help="A table, JSON, or a plot of the accuracy as SVG.")
     ] = HistoryFormat.table,
     out: Annotated[pathlib.Path | None, typer.Option(help="File to write JSON or the plot to.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """List every run: spans, accuracy, verdict, version, warm-start parent, and why it ended as it did."""
     place = _existing(root)
+    style = HistoryFormat.json if as_json else style
     if style is HistoryFormat.plot and out is None:
         console.stop("A plot needs --out FILE.svg.")
     from pipeline.past import history as past
@@ -87,6 +87,7 @@ def lineage(
     check: Annotated[
         bool, typer.Option("--verify", help="Hash the version's and the data's files again.")
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Follow a version back: push, probe, pretraining and its parents, spans, data files and their SHA-256.
 
@@ -100,7 +101,7 @@ def lineage(
         checks = origin.verify(place, found) if check else []
     except (ValueError, OSError) as error:
         console.stop(str(error))
-    if style is LineageFormat.json:
+    if as_json or style is LineageFormat.json:
         typer.echo(
             _json({**dataclasses.asdict(found), "checks": [dataclasses.asdict(one) for one in checks]})
         )
@@ -155,8 +156,7 @@ def _put(text: str, out: pathlib.Path | None) -> None:
 
 
 def _tell_history(found: "History") -> None:
-    # A file or a pipe has no width, and is read by the line.
-    screen = Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=_PIPE_WIDTH)
+    screen = console.screen()
     told = {span.reason for span in found.spans}
     shown = [run for run in found.runs if run.outcome != "data looked at"]
     rows = [_row(run) for run in shown]

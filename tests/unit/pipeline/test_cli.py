@@ -1,5 +1,6 @@
 """Bad arguments and bad input: one clear line and exit status 2, before TensorFlow or TFX is imported."""
 
+import json
 import os
 import pathlib
 import pickle
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from components.data import cifar10
 from components.serving import serving_folder
-from pipeline import cli
+from pipeline import cli, console
 from pipeline.config import PRESETS
 
 PROJECT = pathlib.Path(__file__).resolve().parents[3]
@@ -230,7 +231,57 @@ def test_versions_say_what_to_roll_back_to(tmp_path):
     ]  # the last one holds the first one's model
 
 
+def test_versions_and_settings_for_programs(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "saved_model.pb").write_bytes(b"model")
+    pushed = serving_folder.publish(
+        tmp_path / "model", tmp_path / "serving", {"metrics": {"sparse_categorical_accuracy": 0.75}}
+    )
+    (told,) = json.loads(CliRunner().invoke(cli.app, ["versions", "--root", str(tmp_path), "--json"]).output)
+    assert (told["version"], told["served"], told["accuracy"]) == (pushed.version, True, 0.75)
+    values = json.loads(CliRunner().invoke(cli.app, ["settings", "--preset", "cpu", "--json"]).output)
+    assert values["gate.minimum_accuracy"] == PRESETS["cpu"].gate.minimum_accuracy
+
+
+def test_a_piped_table_breaks_no_number(tmp_path, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "saved_model.pb").write_bytes(b"model")
+    pushed = serving_folder.publish(tmp_path / "model", tmp_path / "serving", {})
+    lines = CliRunner().invoke(cli.app, ["versions", "--root", str(tmp_path)]).output.splitlines()
+    assert sum(str(pushed.version) in line and pushed.digest[7:17] in line for line in lines) == 1
+
+
+@pytest.mark.parametrize("arguments", [["-h"], ["run", "-h"], ["data", "-h"]])
+def test_help_by_one_letter(arguments):
+    result = CliRunner().invoke(cli.app, arguments)
+    assert (result.exit_code, "Usage:" in result.output) == (0, True)
+
+
+def test_the_version_and_completion_for_a_shell():
+    result = CliRunner().invoke(cli.app, ["--version"])
+    assert (result.exit_code, result.output.split()[0]) == (0, "byol-tfx")
+    assert "--install-completion" in CliRunner().invoke(cli.app, ["--help"]).output
+
+
+def test_quiet_leaves_out_progress_and_nothing_else(tmp_path, capfd):
+    try:
+        console.show_progress(False)
+        with console.quiet(tmp_path / "log") as person:
+            person.print("Pretrainer")
+        assert "Pretrainer" not in capfd.readouterr().out
+    finally:
+        console.show_progress(True)
+    with console.quiet(tmp_path / "log") as person:
+        person.print("Pretrainer")
+    assert "Pretrainer" in capfd.readouterr().out
+
+
 def test_versions_without_any_or_with_a_broken_record_say_so(tmp_path):
+    nothing = CliRunner().invoke(cli.app, ["versions", "--root", str(tmp_path)])
+    assert nothing.exit_code == 2
+    assert "is the root of no run" in nothing.output.replace("\n", " ")
+    (tmp_path / "metadata.sqlite").touch()
     result = CliRunner().invoke(cli.app, ["versions", "--root", str(tmp_path)])
     assert result.exit_code == 0
     assert "No version has been pushed to" in result.output.replace("\n", " ")
