@@ -73,6 +73,8 @@ class HeadConfig:
             raise ValueError(f"The head's sizes are at least 1; received {self}.")
 
 
+# What trains: TensorFlow here, JAX in a process of its own, or JAX where it sees a GPU or a TPU.
+ENGINES = ("auto", "tensorflow", "jax")
 OPTIMIZERS = ("sgd", "adamw", "lars")
 PRECISIONS = ("float32", "mixed_bfloat16")
 # What a pretraining takes over from an earlier one (docs/decisions/0062-warm-start.md).
@@ -127,6 +129,8 @@ class PretrainingConfig:
             loss, optimizer and EMA in float32.
         steps_per_execution: updates in one call of the compiled step; changes no result. Progress, checkpoints and
             the watch for NaN come once a call.
+        engine: "tensorflow", for CPUs; "jax", for GPUs and TPUs, in a process of its own
+            (docs/decisions/0034-engines.md); "auto" is "jax" where JAX sees a GPU or a TPU, else "tensorflow".
         devices: that each batch is divided among, by the backend's own data parallelism; 0 takes every accelerator.
             Batch norm, loss and augmentations are those of the whole batch.
     """
@@ -145,6 +149,7 @@ class PretrainingConfig:
     precision: str = "float32"
     steps_per_execution: int = 1
     devices: int = 1
+    engine: str = "auto"
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2:
@@ -156,6 +161,8 @@ class PretrainingConfig:
             raise ValueError(f"base_tau is 0 to 1; received {self.base_tau}.")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision is one of {', '.join(PRECISIONS)}; received {self.precision!r}.")
+        if self.engine not in ENGINES:
+            raise ValueError(f"engine is one of {', '.join(ENGINES)}; received {self.engine!r}.")
         if self.checkpoint_minutes < 0 or self.monitor_images < 0:
             raise ValueError(
                 f"Minutes and image counts are at least 0; received checkpoint_minutes={self.checkpoint_minutes}, "

@@ -241,7 +241,7 @@ def _identity(
 ) -> str:
     """Digest of everything that decides the weights, by which checkpoints are told apart."""
     settings = dataclasses.asdict(config)
-    for name in ("checkpoint_minutes", "checkpoints_kept", "monitor_images", "steps_per_execution"):
+    for name in ("checkpoint_minutes", "checkpoints_kept", "monitor_images", "steps_per_execution", "engine"):
         del settings[name]
     settings["encoder"] = dataclasses.asdict(encoder)
     settings["backend"] = keras.backend.backend()

@@ -3,6 +3,9 @@
 import dataclasses
 import json
 import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -13,7 +16,7 @@ from tfx import v1 as tfx
 from components import staging
 from trainer import input_pipeline, settings
 from trainer.architecture import EncoderConfig
-from trainer.byol import monitors, warm_start
+from trainer.byol import engine, job, monitors, warm_start
 from trainer.byol.config import PretrainingConfig
 from trainer.byol.pretraining import ImageSource, PretrainingImages, pretrain, write_history
 from trainer.devices import allow_memory_growth
@@ -23,6 +26,7 @@ HISTORY_FILE = "history.csv"
 EVENTS_FOLDER = "tensorboard"
 # The bank of the kNN monitor, in multiples of its queries.
 BANK_PER_QUERY = 5
+OnEpoch = Callable[[dict[str, float]], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +71,7 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
     start = warm_start.read_warm_start(fn_args.custom_config.get("warm_start", "never"), fn_args.base_model)
     config = settings.from_dict(PretrainingConfig, fn_args.custom_config["pretraining"], "pretraining.")
     encoder = settings.from_dict(EncoderConfig, fn_args.custom_config["encoder"], "encoder.")
+    chosen = engine.choose(config.engine)
     split = input_pipeline.open_split(fn_args.train_files, fn_args.custom_config["memory_images"])
     data = image_source(split)
     logs = pathlib.Path(fn_args.model_run_dir)
@@ -79,23 +84,24 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
         write_history(told, logs / HISTORY_FILE)
         write_summaries(values, writer)
 
-    result = pretrain(
-        config,
-        encoder,
-        data,
-        monitor_images(split, config.monitor_images),
-        pathlib.Path(fn_args.custom_config["checkpoints"]),
-        on_epoch,
-        start,
-    )
-    writer.close()
     serving = pathlib.Path(fn_args.serving_model_dir)
     serving.mkdir(parents=True, exist_ok=True)
-    result.encoder().save(serving / ENCODER_FILE)
-    warm_start.save_networks(result.model, serving / warm_start.NETWORKS_FILE)
+    work = job.Job(
+        config=config,
+        encoder=encoder,
+        data=data,
+        monitor=monitor_images(split, config.monitor_images),
+        checkpoints=pathlib.Path(fn_args.custom_config["checkpoints"]),
+        result=serving,
+        start=start,
+    )
+    history, checkpoints = (
+        _train_on_jax(work, split, logs, on_epoch) if chosen == "jax" else _train_here(work, on_epoch)
+    )
+    writer.close()
     record = {
-        "epochs": result.history,
-        "backend": keras.backend.backend(),
+        "epochs": history,
+        "backend": "jax" if chosen == "jax" else keras.backend.backend(),
         "images": len(data),
         "digest": split.rows.digest,
         "warm_start": {"policy": start.policy, "weights": start.digest()} if start else {"policy": "never"},
@@ -103,7 +109,27 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
     (serving / "pretraining.json").write_text(json.dumps(record, indent=1))
     for folder in (serving, logs):  # hours of training: they are on the disk before the checkpoints are gone
         staging.sync_tree(folder)
-    result.checkpoints.remove()
+    shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def _train_here(work: job.Job, on_epoch: OnEpoch) -> tuple[list[dict[str, float]], pathlib.Path]:
+    """Trains in this process, on its backend; returns the history and the folder of the training's checkpoints."""
+    result = pretrain(
+        work.config, work.encoder, work.data, work.monitor, work.checkpoints, on_epoch, work.start
+    )
+    job.write_result(work, result)
+    return result.history, result.checkpoints.folder
+
+
+def _train_on_jax(
+    work: job.Job, split: input_pipeline.Split, scratch: pathlib.Path, on_epoch: OnEpoch
+) -> tuple[list[dict[str, float]], pathlib.Path]:
+    """The same in a process of its own, which finds the decoded images below `scratch`."""
+    with tempfile.TemporaryDirectory(prefix="job-", dir=scratch) as name:
+        folder = pathlib.Path(name)
+        job.write_images(folder, len(work.data), split.batches(input_pipeline.PARSE_BATCH))
+        job.write_job(folder, work)
+        return engine.train_on_jax(folder, on_epoch)
 
 
 def write_summaries(values: dict[str, float], writer: tf.summary.SummaryWriter) -> None:
