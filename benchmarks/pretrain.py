@@ -59,7 +59,7 @@ def main(
         monitor = MonitorImages(images[bank], labels[bank], images[queries], labels[queries])
     started = time.perf_counter()
     folder = checkpoints or pathlib.Path(tempfile.mkdtemp())
-    trained = pretrain(config.pretraining, config.encoder, split, monitor, folder).model.online_encoder
+    trained = pretrain(config.pretraining, config.encoder, split, monitor, folder).encoder()
     seconds = time.perf_counter() - started
     untrained = networks.build_encoder(
         config.encoder, split.channel_mean, split.channel_std, config.pretraining.seed

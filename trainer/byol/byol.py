@@ -42,6 +42,7 @@ class BYOL(keras.Model):
         dim, hidden, out = encoder.output_shape[-1], head.hidden_dim, head.output_dim
         self.views = views
         self.base_tau = base_tau
+        self.tau_schedule = "cosine"  # or "constant", as `schedules.target_tau` takes it
         self.total_steps = total_steps
         self.online_encoder = encoder
         self.online_projector = networks.build_head(dim, hidden, out, seed + 1, "online_projector", precision)
@@ -97,7 +98,9 @@ class BYOL(keras.Model):
     def update_target(self) -> None:
         """target = tau * target + (1 - tau) * online, on weights alone; the target's moments are its own."""
         # The optimizer has counted the update already: the first one is step 0.
-        tau = schedules.target_tau(self.optimizer.iterations - 1, self.total_steps, self.base_tau)
+        tau = schedules.target_tau(
+            self.optimizer.iterations - 1, self.total_steps, self.base_tau, self.tau_schedule
+        )
         for online, target in self.target_pairs():
             target.assign(tau * target + (1.0 - tau) * online)
 

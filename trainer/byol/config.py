@@ -76,6 +76,8 @@ class HeadConfig:
 # What trains: TensorFlow here, JAX in a process of its own, or JAX where it sees a GPU or a TPU.
 ENGINES = ("auto", "tensorflow", "jax")
 OPTIMIZERS = ("sgd", "adamw", "lars")
+# How learning rate and tau go on: by a cosine to 0 and to 1 (the paper), or as they begin.
+SCHEDULES = ("cosine", "constant")
 PRECISIONS = ("float32", "mixed_bfloat16")
 # What a pretraining takes over from an earlier one (docs/decisions/0062-warm-start.md).
 WARM_STARTS = ("never", "encoder", "full")
@@ -93,6 +95,7 @@ class OptimizerConfig:
             are excluded. For "sgd" and "adamw" it is decoupled: a kernel shrinks by `learning_rate * weight_decay`
             beside its update. For "lars" it is coupled: added to the gradient (docs/decisions/0030-optimizers.md).
         eta: trust coefficient of "lars"; the others ignore it.
+        schedule: of the learning rate after its warm-up: "cosine" to 0 at the end, or "constant".
         clip_trust: "lars" only: a layer's rate never exceeds the learning rate (LARC, solo-learn's `clip_lr`).
     """
 
@@ -102,10 +105,15 @@ class OptimizerConfig:
     weight_decay: float = 1e-5
     eta: float = 1e-3
     clip_trust: bool = False
+    schedule: str = "cosine"
 
     def __post_init__(self) -> None:
         if self.name not in OPTIMIZERS:
             raise ValueError(f"optimizer.name is one of {', '.join(OPTIMIZERS)}; received {self.name!r}.")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(
+                f"optimizer.schedule is one of {', '.join(SCHEDULES)}; received {self.schedule!r}."
+            )
         if self.eta <= 0:
             raise ValueError(f"optimizer.eta is above 0; received {self.eta}.")
         if self.base_learning_rate <= 0 or self.weight_decay < 0 or self.warmup_steps < 0:
@@ -120,11 +128,13 @@ class PretrainingConfig:
         epochs: passes over the training split; every image is seen in two views each time.
         batch_size: images in a step; what does not fill a batch at the end of an epoch is left out of it.
         base_tau: the target's decay at the first step.
+        tau_schedule: of the target's decay: "cosine" to 1 at the end, or "constant".
         seed: of initial weights, order of the images and augmentations.
         head, optimizer, view_1, view_2: see their classes.
         checkpoint_minutes: time between checkpoints; 0 writes one after every epoch.
         checkpoints_kept: the newest so many stay; with 1, a damaged one has none before it to fall back to.
-        monitor_images: held-out training images used by the monitors after each epoch; 0 turns them off.
+        monitor_images: held-out training images used by the monitors; 0 turns them off.
+        monitor_epochs: the monitors measure after every so many epochs, and after the last one.
         precision: of the networks' products: "float32", or "mixed_bfloat16" with variables, batch-norm statistics,
             loss, optimizer and EMA in float32.
         steps_per_execution: updates in one call of the compiled step; changes no result. Progress, checkpoints and
@@ -146,10 +156,12 @@ class PretrainingConfig:
     checkpoint_minutes: float = 5.0
     checkpoints_kept: int = 2
     monitor_images: int = 2000
+    monitor_epochs: int = 1
     precision: str = "float32"
     steps_per_execution: int = 1
     devices: int = 1
     engine: str = "auto"
+    tau_schedule: str = "cosine"
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2:
@@ -161,6 +173,14 @@ class PretrainingConfig:
             raise ValueError(f"base_tau is 0 to 1; received {self.base_tau}.")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision is one of {', '.join(PRECISIONS)}; received {self.precision!r}.")
+        if self.tau_schedule not in SCHEDULES:
+            raise ValueError(
+                f"tau_schedule is one of {', '.join(SCHEDULES)}; received {self.tau_schedule!r}."
+            )
+        if self.monitor_epochs < 1:
+            raise ValueError(
+                f"monitor_epochs is at least 1; received {self.monitor_epochs}. monitor_images=0 turns them off."
+            )
         if self.engine not in ENGINES:
             raise ValueError(f"engine is one of {', '.join(ENGINES)}; received {self.engine!r}.")
         if self.checkpoint_minutes < 0 or self.monitor_images < 0:

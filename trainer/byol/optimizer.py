@@ -21,7 +21,7 @@ def build_optimizer(
     """
     settings = config.optimizer
     schedule = learning_rate_schedule(
-        settings.base_learning_rate, config.batch_size, settings.warmup_steps, total_steps
+        settings.base_learning_rate, config.batch_size, settings.warmup_steps, total_steps, settings.schedule
     )
     optimizer = _optimizer(settings, schedule)
     decayed = {id(v) for v in decayed_variables(model)}

@@ -118,6 +118,7 @@ def build_model(
         seed=config.seed,
         precision=config.precision,
     )
+    model.tau_schedule = config.tau_schedule
     model.compile(
         optimizer=build_optimizer(config, model, steps),
         jit_compile=representations.compiles_with_xla(),
@@ -183,7 +184,7 @@ def _train(
     while position.epoch < config.epochs:
         callbacks = [_FiniteLoss(), clock, writer.at(position)]
         values = _run_epoch(model, config, data, position, callbacks)
-        if monitor is not None:
+        if monitor is not None and _is_measured(config, position.epoch):
             values |= monitors.measure(model, monitor)
         history.append(values)
         on_epoch(values)  # before the check: the logs show what stopped the training
@@ -193,6 +194,11 @@ def _train(
         if writer.due() or position.epoch == config.epochs:
             folder.save(model, position, history)
     return history
+
+
+def _is_measured(config: PretrainingConfig, epoch: int) -> bool:
+    """Whether the monitors measure after this epoch, 0-based."""
+    return (epoch + 1) % config.monitor_epochs == 0 or epoch + 1 == config.epochs
 
 
 def _nothing(values: dict[str, float]) -> None:
@@ -225,11 +231,14 @@ def _run_epoch(
         config.batch_size,
         config.optimizer.warmup_steps,
         model.total_steps,
+        config.optimizer.schedule,
     )
     return {
         "epoch": position.epoch + 1,
         "loss": float(loss),
-        "tau": float(schedules.target_tau(last_step, model.total_steps, config.base_tau)),
+        "tau": float(
+            schedules.target_tau(last_step, model.total_steps, config.base_tau, config.tau_schedule)
+        ),
         "learning_rate": float(rate(last_step)),
         "images_per_second": rest * config.batch_size / seconds,
         "seconds": seconds,
@@ -241,7 +250,14 @@ def _identity(
 ) -> str:
     """Digest of everything that decides the weights, by which checkpoints are told apart."""
     settings = dataclasses.asdict(config)
-    for name in ("checkpoint_minutes", "checkpoints_kept", "monitor_images", "steps_per_execution", "engine"):
+    for name in (
+        "checkpoint_minutes",
+        "checkpoints_kept",
+        "monitor_images",
+        "monitor_epochs",
+        "steps_per_execution",
+        "engine",
+    ):
         del settings[name]
     settings["encoder"] = dataclasses.asdict(encoder)
     settings["backend"] = keras.backend.backend()
@@ -304,7 +320,9 @@ class _Clock(keras.callbacks.Callback):
         line = f"epoch {values['epoch']}/{self.epochs}  loss {values['loss']:.3f}  tau {values['tau']:.4f}"
         if "knn_accuracy" in values:
             line += f"  kNN {values['knn_accuracy']:.1%}  spread {values['projection_spread']:.2f}"
-        return f"{line}  {values['images_per_second']:.0f} images/s  {self.left()} left"
+        whole = (self.done - self.first) * self.batch_size / (self.told - self.started)
+        line += f"  {values['images_per_second']:.0f} images/s, {whole:.0f} with all else"
+        return f"{line}  {self.left()} left"
 
 
 class _CheckpointWriter(keras.callbacks.Callback):

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import pathlib
+import re
 import shutil
 import typing
 
@@ -185,6 +186,8 @@ def test_what_decides_the_weights_decides_the_identity(data):
     for harmless in (
         dataclasses.replace(SETTINGS, checkpoint_minutes=9.0),
         dataclasses.replace(SETTINGS, monitor_images=7),
+        dataclasses.replace(SETTINGS, monitor_epochs=7),
+        dataclasses.replace(SETTINGS, engine="jax"),
         dataclasses.replace(SETTINGS, checkpoints_kept=5),
         dataclasses.replace(SETTINGS, steps_per_execution=4),
     ):
@@ -365,3 +368,28 @@ def test_every_image_of_an_epoch_is_seen_once_in_an_order_of_its_own(data, make_
         assert sorted(i.tobytes() for i in images) == sorted(i.tobytes() for i in data.images)
     assert not np.array_equal(seen[0], seen[1])
     np.testing.assert_array_equal(seen[2], seen[1][48:])  # resumed: the rest of the same order
+
+
+def test_the_monitors_measure_every_so_many_epochs_and_after_the_last(
+    data, images, tmp_path, monkeypatch, caplog
+):
+    watched = monitors.MonitorImages(images[:40], np.arange(40), images[40:], np.arange(24))
+    found = {"knn_accuracy": 0.5, "projection_spread": 0.9}
+    monkeypatch.setattr(monitors, "measure", lambda model, images: dict(found))
+    rare = dataclasses.replace(SETTINGS, epochs=5, monitor_epochs=2)
+    with caplog.at_level(logging.INFO, "byol.pretraining"):
+        result = pretrain(rare, TINY, data, watched, tmp_path)
+    assert [epoch["epoch"] for epoch in result.history if "knn_accuracy" in epoch] == [2, 4, 5]
+    lines = [message for message in caplog.messages if message.startswith("epoch ")]
+    assert ["kNN" in line for line in lines] == [False, True, False, True, True]
+    for line in lines:  # of the steps, and of everything: monitors and compilation as well
+        ((steps, whole),) = re.findall(r"(\d+) images/s, (\d+) with all else", line)
+        assert 0 < int(whole) <= int(steps) * 1.5
+
+
+def test_the_time_of_the_monitors_is_in_the_speed_of_the_whole():
+    clock = pretraining._Clock(dataclasses.replace(SETTINGS, epochs=4), 4, Position(0, 0))
+    clock.on_train_batch_end(3, {})
+    clock.started -= 100.0
+    values = {"epoch": 1, "loss": 1.0, "tau": 0.9, "images_per_second": 6400.0}
+    assert "6400 images/s, 1 with all else" in clock.describe(values)

@@ -4,12 +4,15 @@ import json
 import numpy as np
 import pytest
 
+from pipeline.config import PRESETS
 from tests.unit.trainer.conftest import TINY
 from trainer import settings
 from trainer.byol import recipes
-from trainer.byol.config import PretrainingConfig
+from trainer.byol.config import HeadConfig, PretrainingConfig, ViewConfig
 from trainer.byol.lars import LARS
 from trainer.byol.pretraining import PretrainingImages, build_model
+
+SMALL = ViewConfig(size=16)
 
 
 @pytest.mark.parametrize("name", list(recipes.RECIPES))
@@ -59,3 +62,39 @@ def test_the_lars_recipes_train_by_lars(make_model):
         assert isinstance(optimizer, LARS)
         assert (optimizer.eta, optimizer.clip_trust, optimizer.momentum) == (eta, clip, 0.9)
         assert optimizer.decay == recipe.pretraining.optimizer.weight_decay
+
+
+def test_the_gpu_presets_sgd_is_lightlys_on_a_loss_four_times_as_large():
+    """w for 600 updates at the peak rate, by PyTorch's coupled decay and by ours; a tenth of the decay is far off."""
+    config = PRESETS["gpu"].pretraining
+    rate = config.optimizer.base_learning_rate * config.batch_size / 256
+    lightly_rate, momentum = 0.06 * config.batch_size / 128, 0.9
+    curvature = np.array([0.0, 1e-3, 1e-2])  # of lightly's loss, whose minimum is at 1
+    theirs, slot = np.full(3, 2.0), np.zeros(3)
+    ours, own_slot = np.full(3, 2.0), np.zeros(3)
+    for _ in range(600):
+        slot = momentum * slot + curvature * (theirs - 1.0) + 5e-4 * theirs
+        theirs = theirs - lightly_rate * slot
+        gradient = 4.0 * curvature * (ours - 1.0)
+        ours = ours * (1.0 - rate * config.optimizer.weight_decay)
+        own_slot = momentum * own_slot - rate * gradient
+        ours = ours + own_slot
+    np.testing.assert_allclose(ours, theirs, rtol=0.02)
+    assert theirs[0] < 1.1  # half of it is decayed away
+
+
+def test_garder14s_rate_and_tau_stay_as_they_begin(data):
+    recipe = recipes.GARDER14.pretraining
+    config = dataclasses.replace(
+        recipe, batch_size=16, epochs=3, head=HeadConfig(16, 8), view_1=SMALL, view_2=SMALL
+    )
+    model = build_model(config, TINY, data)
+    online, target = model.target_pairs()[0]
+    for step in (0, 5, 11):
+        model.optimizer.iterations.assign(step)
+        assert float(model.optimizer.learning_rate) == pytest.approx(5e-4 * 16 / 256)
+        model.optimizer.iterations.assign(step + 1)
+        online.assign(np.ones(online.shape))
+        target.assign(np.zeros(target.shape))
+        model.update_target()
+        np.testing.assert_allclose(np.asarray(target), 0.01, rtol=1e-5)
