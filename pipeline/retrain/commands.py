@@ -92,6 +92,7 @@ def retrain(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
     Exit status: 0 pushed, nothing new, or another one at work; 1 failed; 2 wrong arguments; 3 refused by a gate.
     """
     request, told = _asked({**locals()})
+    _say_odd(request)
     if _idle(request, told):
         typer.echo(f"Nothing new in {data}.")
     else:
@@ -159,6 +160,15 @@ def _idle(request: "retraining.Request", told: "notices.Notices") -> bool:
     except (ValueError, OSError) as error:
         console.stop(str(error))
     return idle
+
+
+def _say_odd(request: "retraining.Request") -> None:
+    """Tells, once a call, of folders that look like spans and are none."""
+    from pipeline.spans import arrivals
+
+    if request.data.is_dir():
+        for sentence in arrivals.odd_folders(request.data):
+            typer.echo(sentence, err=True)
 
 
 def _say(outcome: "retraining.Outcome", root: Root) -> None:

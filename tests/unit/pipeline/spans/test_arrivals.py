@@ -36,10 +36,17 @@ def test_no_folder_says_what_belongs_there(tmp_path):
         arrivals.complete_spans(tmp_path / "spans")
 
 
-def test_leading_zeros_are_named(tmp_path):
-    _span(tmp_path, "07", "data_batch_1.bin")
-    with pytest.raises(ValueError, match="leading zeros"):
-        arrivals.complete_spans(tmp_path)
+def test_odd_folders_are_told_and_do_not_stop_the_good_span_beside_them(tmp_path):
+    for name in ("07", "x", "99999999999", 3):
+        _span(tmp_path, name, "data_batch_1.bin")
+    (tmp_path / "span-5").symlink_to(tmp_path / "gone")
+    os.mkdir(os.fsencode(tmp_path) + b"/span-\xff")
+    assert list(arrivals.complete_spans(tmp_path)) == [3]
+    told = arrivals.odd_folders(tmp_path)
+    assert [sentence.split(" in ")[0] for sentence in told] == [
+        "'span-07'", "'span-5 (a link to nothing)'", "'span-99999999999'", "'span-x'", r"'span-\udcff'",
+    ]  # fmt: skip
+    assert all("rename it" in sentence for sentence in told)
 
 
 def test_the_fingerprint_changes_with_name_size_and_time_and_with_nothing_else(tmp_path):
