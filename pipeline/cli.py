@@ -178,10 +178,15 @@ def rollback(
     from components.serving import serving_folder
 
     try:
-        publication = serving_folder.rollback(_existing(root).serving, version)
+        serving = _existing(root).serving
+        publication = serving_folder.rollback(serving, version)
+        restored = next(v.origin for v in serving_folder.versions(serving) if v.number == publication.version)
     except (ValueError, OSError) as error:
         console.stop(str(error))
-    typer.echo(f"Version {publication.version} is served from {publication.path}.")
+    typer.echo(
+        f"Restored the model of version {restored}: it is served as version {publication.version} from "
+        f"{publication.path}."
+    )
 
 
 @data_app.command("demo")

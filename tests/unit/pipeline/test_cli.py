@@ -219,7 +219,8 @@ def test_versions_say_what_to_roll_back_to(tmp_path):
         lineage = {"metrics": {"sparse_categorical_accuracy": accuracy}}
         serving_folder.publish(model, tmp_path / "serving", lineage)
     first, _ = serving_folder.versions(tmp_path / "serving")
-    serving_folder.rollback(tmp_path / "serving")
+    said = CliRunner().invoke(cli.app, ["rollback", "--root", str(tmp_path)]).output
+    assert f"Restored the model of version {first.number}: it is served as version " in said
     result = CliRunner().invoke(cli.app, ["versions", "--root", str(tmp_path)])
     rows = [line for line in result.output.splitlines() if line.startswith("│")]
     assert ["91.00%" in row for row in rows] == [True, False, True]
