@@ -157,6 +157,7 @@ def _idle(request: "retraining.Request", told: "notices.Notices") -> bool:
         idle = not request.exclude and not retraining.has_work(request, Ledger.load(request.root.ledger))
         if idle:
             told.idle()
+            told.deliver()
     except (ValueError, OSError) as error:
         console.stop(str(error))
     return idle

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import secrets
 import shlex
 import signal
 import subprocess
@@ -42,6 +43,7 @@ class Event:
         reason: one sentence.
         seconds: from start to end.
         missed: what the gate asked and did not get; empty but for a model that it refused.
+        id: the same however often the event is told, and of no other event.
     """
 
     kind: Literal["pushed", "refused", "failed"]
@@ -54,6 +56,7 @@ class Event:
     reason: str
     seconds: float
     missed: tuple[Miss, ...] = ()
+    id: str = dataclasses.field(default_factory=lambda: secrets.token_hex(16))
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -121,7 +124,7 @@ def deliver(event: Event, config: HookConfig) -> list[str]:
     """Runs the hook of this kind of event, and waits for it.
 
     It may take `attempts` times `timeout_seconds`, and the waits between. A hook that answered too late is called
-    again, so it may be told of one event twice; `at` and `run_id` are the same then.
+    again, so it may be told of one event twice; `id` is the same then.
 
     Returns:
         A sentence for the log about a hook that failed in all its attempts; nothing when all went well, or when there
@@ -307,6 +310,11 @@ def _check(kind: str, hook: str) -> None:
         raise ValueError(
             f"on_{kind} is neither a command line such as 'notify.sh --now', with its quotes closed, nor an address "
             "such as https://example.org/hook, with a server and at most a port number."
+        )
+    if not _is_web(hook) and "://" in next(iter(hook.split()), ""):
+        raise ValueError(
+            f"on_{kind} begins as an address does, but with neither http:// nor https://. Correct the beginning, or "
+            "give a command line."
         )
 
 

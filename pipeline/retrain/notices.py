@@ -1,6 +1,7 @@
 """What the outside is told of one call of `byol retrain`: monitoring of every call, a hook of what was decided."""
 
 import contextlib
+import dataclasses
 import pathlib
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import typer
 from components.serving import serving_folder
 from pipeline import refusal
 from pipeline.retrain import hooks, retraining
+from pipeline.retrain.outbox import Outbox
 from pipeline.retrain.vital_signs import Outcome, VitalSigns
 from pipeline.root import Root, RootInUseError
 from pipeline.spans import ledger
@@ -40,7 +42,9 @@ class Notices:
         self._root = root
         self._hooks = hook_config
         self._signs = VitalSigns(root.path, metrics)
-        self._event: hooks.Event | None = None
+        self._outbox = Outbox(root.ledger.parent / "outbox")
+        self._posted = ""
+        self._unwritten: hooks.Event | None = None
         self._refused_before: frozenset[tuple[str, int, str]] | None = None
 
     def idle(self) -> None:
@@ -72,11 +76,11 @@ class Notices:
             raise
         except Exception as error:
             failure = _failure(str(error) or type(error).__name__, begun)
-            self._event = _event(self._root, failure)
+            self._post(_event(self._root, failure))
             self._finish(failure, USAGE if isinstance(error, ValueError | OSError) else FAILED, waiting)
             raise
         if outcome.kind in hooks.KINDS:
-            self._event = _event(self._root, outcome)
+            self._post(_event(self._root, outcome))
         self._finish(outcome, STATUS[outcome.kind], waiting)
         return outcome
 
@@ -85,9 +89,38 @@ class Notices:
         _say(self._signs.training(detail))
 
     def deliver(self) -> None:
-        """Runs the hook for what was decided, if anything was; better without the lock, since it may take minutes."""
-        if self._event is not None:
-            _say(hooks.deliver(self._event, self._hooks))
+        """Runs the hooks for what was decided by this call, and by earlier ones whose hook failed or that were killed.
+
+        Better without the lock, since it may take minutes. Two calls at once may tell of an event twice.
+        """
+        if self._unwritten is not None:
+            _say(hooks.deliver(self._unwritten, self._hooks))
+        once = dataclasses.replace(self._hooks, attempts=1)
+        for path in self._outbox.waiting():
+            try:
+                event = self._outbox.read(path)
+                own = event.id == self._posted
+                problems = hooks.deliver(event, self._hooks if own else once)
+                if not problems:
+                    self._outbox.arrived(path)
+            except FileNotFoundError:
+                continue
+            except (ValueError, OSError) as error:
+                problems = [str(error)]
+            _say(problems)
+
+    def _post(self, event: hooks.Event) -> None:
+        """Puts an event on the disk before anything is told; a full disk is an event as well, and told at once."""
+        if not self._hooks.of(event.kind):
+            return
+        self._posted = event.id
+        try:
+            self._outbox.put(event)
+        except OSError as error:
+            self._unwritten = event
+            _say(
+                [f"The event for the hook on_{event.kind} cannot be kept: {error}. It is tried now or never."]
+            )
 
     def _finish(self, outcome: retraining.Outcome, status: int, waiting: Callable[[], int]) -> None:
         _say(self._signs.finished(self._outcome(outcome, status, _count(waiting))))

@@ -83,7 +83,7 @@ def write(folder: pathlib.Path, job: Job, when: When) -> list[pathlib.Path]:
     texts = dict(zip(_files(folder, job.name), (service(job), timer(job, when)), strict=True))
     changed = [path for path in texts if _own(path) != texts[path]]
     for path in changed:
-        write_atomically(path, texts[path])
+        write_atomically(path, texts[path], mode=0o600)  # hooks may hold secrets
     return changed
 
 

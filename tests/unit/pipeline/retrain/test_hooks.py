@@ -95,6 +95,7 @@ def test_a_command_gets_the_event_on_stdin_and_in_its_environment(tmp_path):
         "BYOL_REASON": EVENT.reason,
         "BYOL_SECONDS": "61.5",
         "BYOL_MISSED": "accuracy | cat | 60.00% | 50.00% | 10.00 points",
+        "BYOL_ID": EVENT.id,
     }
 
 
@@ -273,6 +274,14 @@ def test_what_can_never_work_is_refused_before_training(hook):
     with pytest.raises(ValueError, match="on_refused is neither a command line") as error:
         config(hook, kind="refused")
     assert "s3cret" not in str(error.value)
+
+
+@pytest.mark.parametrize("hook", ["htps://s3cret@host/", "slack://s3cret", "http:/://s3cret"])
+def test_a_misspelt_address_is_no_command(hook):
+    with pytest.raises(ValueError, match="on_failed begins as an address does") as error:
+        config(hook, kind="failed")
+    assert "s3cret" not in str(error.value)
+    config("curl --data @- htps://host/", kind="failed")  # as an argument it is the command's own affair
 
 
 def test_patience_is_checked_and_secrets_are_not_shown():

@@ -82,6 +82,7 @@ def test_a_push_is_told_with_what_is_served(call, tmp_path):
     (event,) = told(tmp_path)
     version = serving_folder.versions(tmp_path / "root" / "serving")[0].number
     assert event.pop("at").endswith("+00:00")
+    assert len(event.pop("id")) == 32
     assert event == {
         "kind": "pushed",
         "root": str(tmp_path / "root"),
@@ -228,3 +229,55 @@ def test_what_can_never_be_told_is_refused_before_training(call):
         outcome = call(None, *more)
         assert outcome.exit_code == 2
         assert part in outcome.output
+
+
+def _pushed(request, console, training_begins):
+    return retraining.Outcome(ledger.PUSHED, spans=(1,), run_id="run-1", version=7, accuracy=0.9, seconds=1.0)
+
+
+def _nothing(request, console, training_begins):
+    return retraining.Outcome(retraining.NOTHING_NEW)
+
+
+def test_an_event_is_kept_while_its_hook_fails_and_is_told_by_a_later_call(call, tmp_path):
+    hook = (tmp_path / "hook.py").read_text()
+    (tmp_path / "hook.py").write_text("raise SystemExit(1)")
+    bad = tmp_path / "root" / "retraining" / "outbox"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("time.sleep", lambda _: None)
+        assert "was not delivered in 3 attempts" in call(_pushed).output
+        assert "was not delivered in 1 attempt:" in call(_nothing).output  # the night goes on
+    (kept,) = bad.iterdir()
+    (tmp_path / "hook.py").write_text(hook)
+    assert call(_nothing).exit_code == 0
+    (event,) = told(tmp_path)
+    assert (event["kind"], event["version"], len(event["id"])) == ("pushed", 7, 32)
+    assert event["id"] in kept.name
+    assert not list(bad.iterdir())
+    call(_nothing)
+    assert len(told(tmp_path)) == 1
+
+
+def test_an_event_outlives_a_call_that_is_killed_before_it_is_told(call, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def kill(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.retrain.hooks.deliver", kill)
+        with pytest.raises(Killed):
+            call(_pushed)
+    assert told(tmp_path) == []
+    call(_nothing)
+    assert [event["version"] for event in told(tmp_path)] == [7]
+
+
+def test_a_full_disk_is_told_all_the_same(call, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pipeline.retrain.outbox.write_atomically", full)
+    assert "cannot be kept" in call(_pushed).output
+    assert [event["version"] for event in told(tmp_path)] == [7]
