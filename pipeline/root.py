@@ -5,6 +5,7 @@ import dataclasses
 import fcntl
 import os
 import pathlib
+import re
 import socket
 import tempfile
 import time
@@ -67,6 +68,11 @@ class Root:
         return self.path / "data"
 
     @property
+    def beam_package(self) -> pathlib.Path:
+        """What TFX packs for Beam's workers while a run is at work."""
+        return self.path / ".beam"
+
+    @property
     def logs(self) -> pathlib.Path:
         """A log file a run."""
         return self.path / "logs"
@@ -89,8 +95,9 @@ class Root:
         """Makes the folder and proves that it can be written.
 
         Raises:
-            OSError: when it cannot.
+            OSError: when it cannot, or its name is one that TFX or Beam would take for something else.
         """
+        _check_name(self.path)
         self.logs.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self.path) as probe:
             probe.write(b"\0" * 4096)
@@ -117,6 +124,15 @@ class Root:
             lock.write(f"{os.getpid()} {socket.gethostname()} {time.time():.0f}")
             lock.flush()
             yield
+
+
+def _check_name(path: pathlib.Path) -> None:
+    """Refuses an object store, which would be a local folder named `gs:`, and what Beam takes for a pattern."""
+    store = next((part for part in path.parts if re.fullmatch(r"[a-z][a-z0-9+.-]+:", part)), None)
+    if store is not None:
+        raise OSError(f"{store}// is no folder of this machine; runs need a local or mounted file system")
+    if re.search(r"[\[\]*?]", str(path)):
+        raise OSError("Beam reads [, ], * and ? in a folder's name as a pattern")
 
 
 def _owner(written: str) -> str:

@@ -19,7 +19,7 @@ from pipeline.beam import beam_args
 from pipeline.config import PipelineConfig
 from pipeline.report.write import write_after_run
 from pipeline.root import Records, Root
-from pipeline.run import on_disk, parentage, progress
+from pipeline.run import beam_package, on_disk, parentage, progress
 from pipeline.run.bindings import Earlier, bindings
 from pipeline.run.run_record import RunRecord, check_clock
 
@@ -179,7 +179,7 @@ def _follow(
         console.print(f"{node} runs again: files that it wrote are gone or cut short.", highlight=False)
     with progress.followed(console, nodes, progress.expected_seconds(root, preset)) as follower:
         try:
-            with on_disk.outputs_before_complete():
+            with on_disk.outputs_before_complete(), beam_package.packed_in(root.beam_package):
                 LocalDagRunner().run(built, options)
         except Exception as error:
             # The boundary between TFX and a person: whatever a node raised becomes one line that names the node.

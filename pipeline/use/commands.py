@@ -224,17 +224,19 @@ def _same_encoder(
 ) -> "Encoder":
     """The encoder that made the table; another one's vectors would be compared in vain."""
     from components.serving import serving_folder
+    from pipeline.use.encoder import find_version
 
     place = root or model or pathlib.Path(table.model)
     if not place.exists():
         raise ValueError(f"The encoder {place} is gone; give --root or --model, or embed the images again.")
-    encoder = _load(None, place)
-    if serving_folder.model_digest(encoder.path) != table.digest:
+    folder = find_version(place)
+    # Before anything of it is loaded: the table names the place, and may be anybody's.
+    if serving_folder.model_digest(folder) != table.digest:
         raise ValueError(
-            f"The embeddings were made by another encoder ({table.model}) than {encoder.path}. Name that one with "
+            f"The embeddings were made by another encoder ({table.model}) than {folder}. Name that one with "
             "--model, or embed the images again."
         )
-    return encoder
+    return _load(None, folder)
 
 
 def _embed_files(

@@ -1,0 +1,55 @@
+"""What TFX packs for Beam's workers is packed once, and nothing of it is left, neither in the root nor elsewhere."""
+
+import pathlib
+import tempfile
+
+import pytest
+from tfx.utils import dependency_utils
+
+from pipeline.run import beam_package
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[pathlib.Path]:
+    """Every package that was built; a small file, made where TFX makes its own."""
+    packages: list[pathlib.Path] = []
+
+    def build() -> str:
+        packages.append(pathlib.Path(tempfile.mkdtemp()) / "tfx_ephemeral.tar.gz")
+        packages[-1].write_bytes(b"source")
+        return str(packages[-1])
+
+    monkeypatch.setattr(dependency_utils, "build_ephemeral_package", build)
+    return packages
+
+
+def test_tfx_is_packed_once_a_run_and_nothing_stays(
+    built: list[pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    folder, before = tmp_path / "root" / ".beam", tempfile.gettempdir()
+    with beam_package.packed_in(folder):
+        flags = [
+            dependency_utils.make_beam_dependency_flags(["--direct_num_workers=1"])[-1] for _ in range(7)
+        ]
+        assert built[0].read_bytes() == b"source"
+        assert built[0].is_relative_to(folder)
+        assert tempfile.gettempdir() == before
+    assert flags == [f"--extra_package={built[0]}"] * 7
+    assert len(built) == 1
+    assert not folder.exists()
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next(
+    built: list[pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    left = tmp_path / ".beam" / "tmpabc"
+    left.mkdir(parents=True)
+    (left / "old.tar.gz").write_bytes(b"old")
+    with beam_package.packed_in(tmp_path / ".beam"):
+        assert not left.exists()
+    with pytest.raises(RuntimeError, match="node"), beam_package.packed_in(tmp_path / ".beam"):
+        raise RuntimeError("a node failed" + dependency_utils.build_ephemeral_package())
+    assert not (tmp_path / ".beam").exists()
+    built.clear()
+    dependency_utils.build_ephemeral_package()
+    assert not built[0].is_relative_to(tmp_path / ".beam")  # TFX has its own function back
