@@ -8,6 +8,7 @@ import pathlib
 import signal
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -24,6 +25,7 @@ from pipeline.root import Records, Root, RootInUseError
 from pipeline.run import engine
 from pipeline.schedule import commands as schedule_commands
 from pipeline.use import commands as use_commands
+from pipeline.use import data_import
 from trainer import settings
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Make or fetch a data set in CIFAR-10's binary layout.", no_args_is_help=True)
+data_app = typer.Typer(help="Make a data set of your own pictures, or fetch one.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 FAILED, NOT_PUSHED, INTERRUPTED = 1, 3, 130
@@ -203,27 +205,52 @@ def data_demo(
         console.stop(_reason(error))
 
 
+@data_app.command("cifar100")
+def data_cifar100(
+    out_dir: pathlib.Path,
+    coarse: Annotated[
+        bool, typer.Option("--coarse", help="The 20 coarse classes, not the 100 fine.")
+    ] = False,
+) -> None:
+    """Download CIFAR-100's official binary archive, verify it and make a data set of it."""
+    from components.data import public_sets
+
+    _fetched("CIFAR-100", lambda tell: public_sets.download_cifar100(out_dir, coarse, progress=tell))
+
+
+@data_app.command("stl10")
+def data_stl10(out_dir: pathlib.Path) -> None:
+    """Download STL-10's official binary archive (2.6 GB), verify it and make a data set of it."""
+    from components.data import public_sets
+
+    _fetched("STL-10", lambda tell: public_sets.download_stl10(out_dir, progress=tell))
+
+
 @data_app.command("cifar10")
 def data_cifar10(out_dir: pathlib.Path) -> None:
     """Download the official binary archive, verify it and unpack it; an interrupted download goes on."""
     from components.data import archive
 
+    _fetched("CIFAR-10", lambda tell: archive.download_cifar10(out_dir, progress=tell))
+
+
+def _fetched(name: str, fetch: Callable[[Callable[[int, int], None]], pathlib.Path]) -> None:
+    """Fetches a data set under a progress bar and says where it is."""
     with Progress(
         TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
     ) as bar:
-        download = bar.add_task("CIFAR-10", total=None)
+        download = bar.add_task(name, total=None)
         try:
-            folder = archive.download_cifar10(
-                out_dir, progress=lambda done, total: bar.update(download, completed=done, total=total)
-            )
+            folder = fetch(lambda done, total: bar.update(download, completed=done, total=total))
         except (ValueError, OSError) as error:
             console.stop(_reason(error))
         except KeyboardInterrupt:
             console.stop("Interrupted. The same command resumes the download.", INTERRUPTED)
-    typer.echo(f"CIFAR-10 is in {folder}.")
+    typer.echo(f"{name} is in {folder}.")
 
 
 use_commands.register(app, data_app)
+data_import.register(data_app)
 report_commands.register(app)
 schedule_commands.register(app)
 retrain_commands.register(app)
@@ -295,7 +322,7 @@ def _data(
         _check_counts(found, config)
     except (ValueError, OSError) as error:
         console.stop(_reason(error))
-    return Records(found.path.absolute(), span)
+    return Records(found.path.absolute(), span, data_set=found.data_set)
 
 
 def _span(folder: pathlib.Path, wanted: int | None) -> int | None:
@@ -324,6 +351,7 @@ def _check_counts(found: "RecordFolder", config: PipelineConfig) -> None:
             f"The gate needs {config.gate.minimum_test_images} test images; {found.path} has "
             f"{found.test_records}. Give the whole test split, or lower gate.minimum_test_images."
         )
+    config.gate.floors(found.data_set.classes)
     config.pretraining.total_steps(found.train_records)
 
 

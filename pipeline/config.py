@@ -9,8 +9,6 @@ from trainer import architecture, settings
 from trainer.byol.config import WARM_STARTS, HeadConfig, OptimizerConfig, PretrainingConfig, ViewConfig
 from trainer.probe.config import ProbeConfig
 
-CLASSES = 10  # features.LABEL_NAMES holds as many; that module needs NumPy, which the command line does not wait for
-
 
 @dataclasses.dataclass(frozen=True)
 class GateConfig:
@@ -20,7 +18,8 @@ class GateConfig:
 
     Attributes:
         minimum_accuracy: floor of the accuracy over every test image.
-        class_floors: floor of the accuracy on each class, in the order of `features.LABEL_NAMES`.
+        class_floors: floor of the accuracy on each class: one number for all, or one each in the order of the data
+            set's label names.
         minimum_gain: by how much the model must beat the same probe on an untrained encoder, beyond doubt: the lower
             bound of the paired interval of the gain must reach it.
         maximum_regression: how much worse than the served model it may be. It is refused when the whole paired
@@ -33,7 +32,7 @@ class GateConfig:
         confidence: of each bound of a paired interval, one-sided.
         seed_spread: how far the accuracies of one recipe's seeds lie apart, where that was measured; a change is called
             better or worse in the verdict only when its whole interval lies beyond. It decides nothing else.
-        robustness_images: test images that are corrupted, a fixed sample.
+        robustness_images: test images that are corrupted, a fixed sample; no more than minimum_test_images are taken.
         corruption_severity: 1 to 5.
     """
 
@@ -62,11 +61,8 @@ class GateConfig:
             _check_share(name, getattr(self, name))
         for floor in self.class_floors:
             _check_share("class_floors", floor)
-        if len(self.class_floors) != CLASSES:
-            raise ValueError(
-                f"gate.class_floors needs one floor for each of {CLASSES} classes; "
-                f"received {len(self.class_floors)}."
-            )
+        if not self.class_floors:
+            raise ValueError("gate.class_floors is one floor, or one for each class; received none.")
         if not -1.0 <= self.minimum_gain <= 1.0:
             raise ValueError(f"gate.minimum_gain is a difference, -1 to 1; received {self.minimum_gain}.")
         if not 0.5 < self.confidence < 1.0:
@@ -75,11 +71,21 @@ class GateConfig:
             raise ValueError(f"gate.corruption_severity is 1 to 5; received {self.corruption_severity}.")
         if self.minimum_test_images < 1:
             raise ValueError(f"gate.minimum_test_images is at least 1; received {self.minimum_test_images}.")
-        if not 1 <= self.robustness_images <= self.minimum_test_images:
+        if self.robustness_images < 1:
+            raise ValueError(f"gate.robustness_images is at least 1; received {self.robustness_images}.")
+
+    def floors(self, classes: int) -> tuple[float, ...]:
+        """The floor of each of the data set's classes.
+
+        Raises:
+            ValueError: there are several, and not as many as classes.
+        """
+        if len(self.class_floors) not in (1, classes):
             raise ValueError(
-                "gate.robustness_images is at least 1 and at most gate.minimum_test_images, "
-                f"{self.minimum_test_images}; received {self.robustness_images}."
+                f"gate.class_floors is one number, or one for each of {classes} classes; "
+                f"received {len(self.class_floors)}."
             )
+        return self.class_floors if len(self.class_floors) == classes else self.class_floors * classes
 
 
 def _check_share(name: str, value: float) -> None:
@@ -146,7 +152,8 @@ class PipelineConfig:
         allow_anomalies: lets a run go on whose data AnomalyGate or LabelCheck object to; recorded with the run. True or
             "all" for whatever they find, or kinds of findings separated by commas: class_balance, class_shares,
             figures, class_figures, repeats, labels, leak, schema.
-        memory_images: the Trainers hold a split of so many images in memory, 3 KB each, and stream a larger one.
+        memory_images: the Trainers hold a split of so many images of 3 KB, as CIFAR-10's are, in memory and stream a
+            larger one; of larger pictures as many as fill the same memory.
         beam: see its class.
     """
 
@@ -190,7 +197,7 @@ PRESETS: dict[str, PipelineConfig] = {
         probe=ProbeConfig(),
         gate=GateConfig(
             minimum_accuracy=0.8,
-            class_floors=(0.6,) * CLASSES,
+            class_floors=(0.6,),
             minimum_gain=0.1,
             maximum_regression=0.005,
             minimum_corrupted_accuracy=0.5,
@@ -215,7 +222,7 @@ PRESETS: dict[str, PipelineConfig] = {
         probe=ProbeConfig(),
         gate=GateConfig(
             minimum_accuracy=0.55,
-            class_floors=(0.25,) * CLASSES,
+            class_floors=(0.25,),
             minimum_gain=0.05,
             maximum_regression=0.01,
             minimum_corrupted_accuracy=0.35,
@@ -247,7 +254,7 @@ PRESETS: dict[str, PipelineConfig] = {
         probe=ProbeConfig(epochs=100),
         gate=GateConfig(
             minimum_accuracy=0.82,
-            class_floors=(0.5,) * CLASSES,
+            class_floors=(0.5,),
             minimum_gain=0.2,
             maximum_regression=0.005,
             minimum_corrupted_accuracy=0.55,

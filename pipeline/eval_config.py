@@ -14,17 +14,19 @@ PREDICTION = "probabilities"
 ACCURACY = "sparse_categorical_accuracy"
 EXAMPLE_COUNT = "example_count"
 EXTRACTORS = "components.gate.quality_bands"
-_TOP_K = 5
+_TOP_K = 5  # or less of fewer classes, where five always hold the right one
+CLASSES = len(features.LABEL_NAMES)  # of CIFAR-10
 
 
-def gate(config: GateConfig) -> tfma.EvalConfig:
+def gate(config: GateConfig, classes: int = CLASSES) -> tfma.EvalConfig:
     """The Evaluator's configuration: floors, no regression against the served model, every test image counted.
 
     Each threshold names its slice: the overall one, or one class. The slices by image quality are for reading.
     """
     accuracy = [_floor(config.minimum_accuracy, tfma.SlicingSpec())]
-    accuracy += [_floor(floor, _label_slice(label)) for label, floor in enumerate(config.class_floors)]
+    accuracy += [_floor(floor, _label_slice(label)) for label, floor in enumerate(config.floors(classes))]
     return _eval_config(
+        classes,
         tfma.MetricConfig(class_name="SparseCategoricalAccuracy", per_slice_thresholds=accuracy),
         tfma.MetricConfig(
             class_name="ExampleCount",
@@ -34,28 +36,30 @@ def gate(config: GateConfig) -> tfma.EvalConfig:
     )
 
 
-def newest(config: GateConfig) -> tfma.EvalConfig:
+def newest(config: GateConfig, classes: int = CLASSES) -> tfma.EvalConfig:
     """The configuration for the newest span's own test images: the same comparison, and no floor, for they are few.
 
     That there is a row is asked as well: without any threshold, as on a first run, TFMA blesses nothing.
     """
     return _eval_config(
+        classes,
         tfma.MetricConfig(class_name="SparseCategoricalAccuracy"),
         tfma.MetricConfig(class_name="ExampleCount", per_slice_thresholds=[_floor(1.0, tfma.SlicingSpec())]),
         _paired(gate_metrics.CHANGE_UPPER, -config.maximum_regression, config.confidence),
     )
 
 
-def gain(config: GateConfig) -> tfma.EvalConfig:
+def gain(config: GateConfig, classes: int = CLASSES) -> tfma.EvalConfig:
     """The control's configuration: the same metrics against the untrained encoder, which must be beaten."""
     return _eval_config(
+        classes,
         tfma.MetricConfig(class_name="SparseCategoricalAccuracy"),
         tfma.MetricConfig(class_name="ExampleCount"),
         _paired(gate_metrics.CHANGE_LOWER, config.minimum_gain, config.confidence),
     )
 
 
-def _eval_config(*decisive: tfma.MetricConfig) -> tfma.EvalConfig:
+def _eval_config(classes: int, *decisive: tfma.MetricConfig) -> tfma.EvalConfig:
     return tfma.EvalConfig(
         model_specs=[
             tfma.ModelSpec(signature_name=SIGNATURE, label_key=features.LABEL, prediction_key=PREDICTION)
@@ -65,13 +69,15 @@ def _eval_config(*decisive: tfma.MetricConfig) -> tfma.EvalConfig:
             tfma.SlicingSpec(feature_keys=[features.LABEL]),
             *(tfma.SlicingSpec(feature_keys=[band]) for band in quality_bands.BANDS),
         ],
-        metrics_specs=[tfma.MetricsSpec(metrics=[*decisive, *_readings()])],
+        metrics_specs=[tfma.MetricsSpec(metrics=[*decisive, *_readings(classes)])],
     )
 
 
-def _readings() -> list[tfma.MetricConfig]:
+def _readings(classes: int) -> list[tfma.MetricConfig]:
     return [
-        tfma.MetricConfig(class_name="SparseTopKCategoricalAccuracy", config=json.dumps({"k": _TOP_K})),
+        tfma.MetricConfig(
+            class_name="SparseTopKCategoricalAccuracy", config=json.dumps({"k": min(_TOP_K, classes - 1)})
+        ),
         tfma.MetricConfig(class_name="SparseCategoricalCrossentropy"),
         tfma.MetricConfig(class_name="ExpectedCalibrationError", module=gate_metrics.MODULE),
         tfma.MetricConfig(class_name="MultiClassConfusionMatrixPlot"),

@@ -1,4 +1,4 @@
-"""The data path, top to bottom: CIFAR-10 records in, a pushed encoder out."""
+"""The data path, top to bottom: records of pictures in, a pushed encoder out."""
 
 import dataclasses
 import json
@@ -15,6 +15,7 @@ from tfx.types import BaseChannel
 
 from components.data import data_limits, features
 from components.data.anomaly_gate import AnomalyGate
+from components.data.dataset import CIFAR10, DataSet
 from components.data.example_gen import Cifar10ExampleGen
 from components.data.statistics import statistics_options
 from components.gate.label_check import LabelCheck
@@ -50,10 +51,11 @@ TEST_EXAMPLE_GEN = "TestExampleGen"
 SPAN_PATTERN = "span-{SPAN}"
 
 # The files each stage is made of, besides the values in its own parameters.
-_ROWS = ("components/data/features.py", "components/data/cifar10.py")
-_SHARED = ("components/data/features.py", "trainer")
+_FEATURES = ("components/data/features.py", "components/data/dataset.py")
+_ROWS = (*_FEATURES, "components/data/cifar10.py")
+_SHARED = (*_FEATURES, "trainer")
 _EVALUATION = (
-    "components/data/features.py",
+    *_FEATURES,
     "components/gate/gate_metrics.py",
     "components/gate/gate_statistics.py",
     "components/gate/quality_bands.py",
@@ -62,18 +64,18 @@ SOURCES: dict[str, tuple[str, ...]] = {
     EXAMPLE_GEN: (*_ROWS, "components/data/example_gen.py"),
     TEST_EXAMPLE_GEN: (*_ROWS, "components/data/example_gen.py"),
     LABEL_CHECK: (
-        "components/data/features.py",
+        *_FEATURES,
         "components/data/data_limits.py",
         "components/gate/label_check.py",
         "components/gate/robustness.py",
     ),
     ANOMALY_GATE: (
-        "components/data/features.py",
+        *_FEATURES,
         "components/data/anomaly_gate.py",
         "components/data/data_checks.py",
         "components/data/data_limits.py",
     ),
-    "Transform": ("components/data/features.py", "components/data/preprocessing.py"),
+    "Transform": (*_FEATURES, "components/data/preprocessing.py"),
     PRETRAINER: (*_SHARED, "trainer/byol"),
     LINEAR_PROBE: (*_SHARED, "trainer/probe"),
     RANDOM_PROBE: (*_SHARED, "trainer/probe"),
@@ -81,12 +83,12 @@ SOURCES: dict[str, tuple[str, ...]] = {
     RANDOM_EVALUATOR: _EVALUATION,
     NEWEST_EVALUATOR: _EVALUATION,
     "Robustness": (
-        "components/data/features.py",
+        *_FEATURES,
         "components/gate/corruptions.py",
         "components/gate/robustness.py",
     ),
     "ServingCheck": (
-        "components/data/features.py",
+        *_FEATURES,
         "components/serving/serving_check.py",
         "components/serving/serving_folder.py",
         "components/serving/serving_requests.py",
@@ -100,7 +102,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "components/gate/robustness.py",
     ),
     "ModelCard": (
-        "components/data/features.py",
+        *_FEATURES,
         "components/gate/model_card.py",
         "components/data/data_digest.py",
         "components/gate/gate_statistics.py",
@@ -108,6 +110,11 @@ SOURCES: dict[str, tuple[str, ...]] = {
     ),
     PUSHER: ("components/serving/pusher.py", "components/serving/serving_folder.py"),
 }
+DATA_SET_KEY = (
+    "data_set"  # `DataSet.to_json`, a parameter of these nodes, and what the Trainers and Transform are told
+)
+_TOLD = frozenset({EXAMPLE_GEN, TEST_EXAMPLE_GEN, ANOMALY_GATE, LABEL_CHECK, VERDICT})
+_TOLD |= {"Robustness", "ServingCheck", "ModelCard"}
 _ALL_SOURCES = ("components/**", "trainer/**", "pipeline/**")
 
 
@@ -116,7 +123,7 @@ class Locations:
     """Where a run reads and writes.
 
     Attributes:
-        data: folder of the CIFAR-10 record files.
+        data: folder of the record files.
         pipeline_root: TFX's artifacts.
         metadata: the MLMD database; None where the orchestrator has its own.
         checkpoints: folder that outlives a killed pretraining.
@@ -127,6 +134,7 @@ class Locations:
             is noticed.
         schema: the reviewed schema, where the run finds it.
         test: folder of a test set that stays the same from span to span; None takes the span's own test images.
+        data_set: what the records say they hold.
     """
 
     data: str
@@ -138,6 +146,7 @@ class Locations:
     served: tuple[str, ...] = ()
     schema: str = SCHEMA_FILE
     test: str | None = None
+    data_set: DataSet = CIFAR10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,6 +185,8 @@ def create_pipeline(
         beam_args: how Beam runs.
         bindings: how the orchestrator looks at earlier runs.
     """
+    classes = locations.data_set.classes
+
     # Records become Examples: raw pixels, label, content hash and image-quality figures.
     example_gen = _example_gen(locations)
     examples = example_gen.outputs["examples"]
@@ -183,7 +194,9 @@ def create_pipeline(
     test_examples = test_example_gen.outputs["examples"] if test_example_gen else examples
 
     # What came in is described, compared with the reviewed schema, and stopped here when it is wrong.
-    statistics_gen = tfx.components.StatisticsGen(examples=examples, stats_options=statistics_options())
+    statistics_gen = tfx.components.StatisticsGen(
+        examples=examples, stats_options=statistics_options(locations.data_set)
+    )
     schema = tfx.components.ImportSchemaGen(schema_file=locations.schema)
     example_validator = _example_validator(statistics_gen, schema)
     spans_so_far = bindings.spans_so_far(example_gen, locations)
@@ -199,25 +212,25 @@ def create_pipeline(
     # One full pass over the training images for the normalisation; pixels stay bytes until the model.
     window = bindings.window(example_gen, locations) if bindings.window else None
     trained_on = window.outputs["examples"] if window else examples
-    transform = _transform(trained_on, schema)
+    transform = _transform(locations, trained_on, schema)
     transform.add_upstream_nodes([anomaly_gate, label_check])
 
     # BYOL learns the encoder without labels; the probe measures it frozen; the control probes an untrained one.
     parent = bindings.warm_start(locations) if bindings.warm_start else None
     pretrainer = _pretrainer(config, locations, transform, parent)
-    linear_probe = _linear_probe(config, transform, pretrainer)
-    random_probe = _random_probe(config, transform)
+    linear_probe = _linear_probe(config, locations, transform, pretrainer)
+    random_probe = _random_probe(config, locations, transform)
     model = linear_probe.outputs["model"]
 
     # The test split is read here and nowhere before: every row, against floors, the served model and the control.
     baseline, untrained = served.outputs["model"], random_probe.outputs["model"]
-    evaluator = _evaluator(EVALUATOR, test_examples, model, baseline, eval_config.gate(config.gate))
+    evaluator = _evaluator(EVALUATOR, test_examples, model, baseline, eval_config.gate(config.gate, classes))
     random_evaluator = _evaluator(
-        RANDOM_EVALUATOR, test_examples, model, untrained, eval_config.gain(config.gate)
+        RANDOM_EVALUATOR, test_examples, model, untrained, eval_config.gain(config.gate, classes)
     )
     # With a test set of its own, the span's test images say how the model does on the newest data.
     newest_evaluator = (
-        _evaluator(NEWEST_EVALUATOR, examples, model, baseline, eval_config.newest(config.gate))
+        _evaluator(NEWEST_EVALUATOR, examples, model, baseline, eval_config.newest(config.gate, classes))
         if test_example_gen
         else None
     )
@@ -317,12 +330,15 @@ def _label_check(config: PipelineConfig, examples: BaseChannel, served: BaseNode
     )
 
 
-def _transform(examples: BaseChannel, schema: tfx.components.ImportSchemaGen) -> tfx.components.Transform:
+def _transform(
+    locations: Locations, examples: BaseChannel, schema: tfx.components.ImportSchemaGen
+) -> tfx.components.Transform:
     """Transform of the training split, and of no other."""
     return tfx.components.Transform(
         examples=examples,
         schema=schema.outputs["schema"],
         preprocessing_fn="components.data.preprocessing.preprocessing_fn",
+        custom_config={DATA_SET_KEY: locations.data_set.to_json()},
         splits_config=tfx.proto.SplitsConfig(
             analyze=[features.TRAIN_SPLIT], transform=[features.TRAIN_SPLIT]
         ),
@@ -340,7 +356,7 @@ def _pretrainer(
             "pretraining": dataclasses.asdict(config.pretraining),
             "encoder": dataclasses.asdict(config.encoder),
             "checkpoints": locations.checkpoints,
-            "memory_images": config.memory_images,
+            **_images(config, locations),
             "warm_start": config.warm_start if parent else "never",
         },
         **({"base_model": parent.outputs["model"]} if parent else {}),
@@ -348,33 +364,46 @@ def _pretrainer(
 
 
 def _linear_probe(
-    config: PipelineConfig, transform: tfx.components.Transform, pretrainer: tfx.components.Trainer
+    config: PipelineConfig,
+    locations: Locations,
+    transform: tfx.components.Transform,
+    pretrainer: tfx.components.Trainer,
 ) -> tfx.components.Trainer:
     """The linear probe on the frozen encoder; exports the model that is judged and pushed."""
     return _trainer(
         transform,
         "trainer.probe.run_fn.run_fn",
-        {**_probe(config), "encoder": ENCODER_FILE},
+        {**_probe(config, locations), "encoder": ENCODER_FILE},
         base_model=pretrainer.outputs["model"],
     ).with_id(LINEAR_PROBE)
 
 
-def _random_probe(config: PipelineConfig, transform: tfx.components.Transform) -> tfx.components.Trainer:
+def _random_probe(
+    config: PipelineConfig, locations: Locations, transform: tfx.components.Transform
+) -> tfx.components.Trainer:
     """The same probe on an encoder that was not trained: the control."""
     return _trainer(
         transform,
         "trainer.probe.run_fn.run_fn",
         {
-            **_probe(config),
+            **_probe(config, locations),
             "random_encoder": dataclasses.asdict(config.encoder),
             "seed": config.pretraining.seed,
         },
     ).with_id(RANDOM_PROBE)
 
 
-def _probe(config: PipelineConfig) -> dict[str, Any]:
+def _probe(config: PipelineConfig, locations: Locations) -> dict[str, Any]:
     """What both probes have in common."""
-    return {"probe": dataclasses.asdict(config.probe), "memory_images": config.memory_images}
+    return {"probe": dataclasses.asdict(config.probe), **_images(config, locations)}
+
+
+def _images(config: PipelineConfig, locations: Locations) -> dict[str, Any]:
+    """What the Trainers are told of the images: memory is counted in CIFAR-10's, whatever their size."""
+    return {
+        "memory_images": config.memory_images * CIFAR10.image_bytes // locations.data_set.image_bytes,
+        DATA_SET_KEY: locations.data_set.to_json(),
+    }
 
 
 def _trainer(
@@ -410,7 +439,7 @@ def _robustness(config: PipelineConfig, model: BaseChannel, examples: BaseChanne
     return Robustness(
         model=model,
         examples=examples,
-        images=config.gate.robustness_images,
+        images=min(config.gate.robustness_images, config.gate.minimum_test_images),
         severity=config.gate.corruption_severity,
     )
 
@@ -497,6 +526,7 @@ def _pipeline(locations: Locations, beam_args: list[str], *nodes: BaseNode | Non
     """TFX's pipeline of the nodes that there are, in this order."""
     present = [node for node in nodes if node is not None]
     for node in present:
+        _describe(node, locations.data_set)
         _key_by_source(node)
     return Pipeline(
         pipeline_name=NAME,
@@ -508,6 +538,12 @@ def _pipeline(locations: Locations, beam_args: list[str], *nodes: BaseNode | Non
         ),
         beam_pipeline_args=beam_args,
     )
+
+
+def _describe(node: BaseNode, data_set: DataSet) -> None:
+    """Tells a node that reads rows or names classes what data set it has before it."""
+    if node.id in _TOLD:
+        node.exec_properties[DATA_SET_KEY] = data_set.to_json()
 
 
 def _key_by_source(node: BaseNode) -> None:

@@ -10,6 +10,10 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from components.data.dataset import DataSet
 
 
 class RootInUseError(RuntimeError):
@@ -24,11 +28,13 @@ class Records:
         folder: where they lie.
         span: the number in the folder's name, `span-N`; None for a plain folder.
         test: folder of a test set that stays the same from span to span; None takes the test files beside the others.
+        data_set: what they hold; None for CIFAR-10.
     """
 
     folder: pathlib.Path
     span: int | None = None
     test: pathlib.Path | None = None
+    data_set: "DataSet | None" = None
 
     @property
     def input_base(self) -> pathlib.Path:
@@ -81,6 +87,11 @@ class Root:
     def latest_summary(self) -> pathlib.Path:
         """Summary of the last finished run."""
         return self.path / "latest" / "summary.json"
+
+    @property
+    def schema(self) -> pathlib.Path:
+        """The schema of a data set other than CIFAR-10, whose own is reviewed and part of the code."""
+        return self.path / "schema.pbtxt"
 
     @property
     def ledger(self) -> pathlib.Path:

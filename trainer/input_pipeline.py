@@ -30,7 +30,7 @@ class Rows:
     """Everything of a split but its pixels.
 
     Attributes:
-        labels: [n] int64 in 0..9.
+        labels: [n] int64, -1 for none.
         holdout: [n] bool, the fixed-hash tenth on which hyper-parameters and monitors are measured.
         channel_mean, channel_std: [3] float32, from Transform's full pass over the training pixels in [0, 1].
         digest: hex digest of the images' content hashes; names the data in records.
@@ -50,24 +50,34 @@ class Split(Protocol):
     def rows(self) -> Rows:
         """Everything but the pixels."""
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image: height, width, channels."""
+
     def batches(self, size: int) -> Iterator[np.ndarray]:
-        """Yields every image once, in the order of `rows`: [size or less, 32, 32, 3] uint8."""
+        """Yields every image once, in the order of `rows`: [size or less, height, width, 3] uint8."""
 
     def take(self, indices: np.ndarray) -> np.ndarray:
-        """Returns the images at `indices`, ascending row numbers: [len(indices), 32, 32, 3] uint8."""
+        """Returns the images at `indices`, ascending row numbers: [len(indices), height, width, 3] uint8."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ImagesInMemory:
-    """A split held in memory once: 3 KB an image. Sorted by content hash, so its order never depends on the shards.
+    """A split held in memory once. Sorted by content hash, so its order never depends on the shards.
 
     Attributes:
-        images: [n, 32, 32, 3] uint8.
+        images: [n, height, width, 3] uint8.
         rows: the rest.
     """
 
     images: np.ndarray
     rows: Rows
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image: height, width, channels."""
+        height, width, channels = self.images.shape[1:]
+        return height, width, channels
 
     def batches(self, size: int) -> Iterator[np.ndarray]:
         """Yields views of the array."""
@@ -86,14 +96,16 @@ class ImagesOnDisk:
     Attributes:
         files: gzipped TFRecord files, sorted; the rows lie in the order in which they are read side by side.
         rows: everything but the pixels.
+        shape: of an image: height, width, channels.
     """
 
     files: tuple[str, ...]
     rows: Rows
+    shape: tuple[int, int, int] = features.IMAGE_SHAPE
 
     def batches(self, size: int) -> Iterator[np.ndarray]:
         """Reads the files in order."""
-        records = _records(self.files).batch(size).map(_pixels, num_parallel_calls=tf.data.AUTOTUNE)
+        records = _records(self.files).batch(size).map(self._pixels, num_parallel_calls=tf.data.AUTOTUNE)
         return records.prefetch(2).as_numpy_iterator()
 
     def take(self, indices: np.ndarray) -> np.ndarray:
@@ -106,7 +118,7 @@ class ImagesOnDisk:
         return np.concatenate(found)
 
     def shuffled(self, batch_size: int, seed: int, epoch: int, first_step: int) -> tf.data.Dataset:
-        """Whole batches of one epoch in random order, from update `first_step` on: uint8 [batch, 32, 32, 3].
+        """Whole batches of one epoch in random order, from update `first_step` on: uint8 [batch, height, width, 3].
 
         The files' order is drawn for each epoch; several are read at once and their rows mixed in a buffer. The
         order depends on `seed` and `epoch` alone, so a training resumed anywhere sees what the uninterrupted one
@@ -122,15 +134,22 @@ class ImagesOnDisk:
         )
         mixed = mixed.shuffle(SHUFFLE_ROWS, seed=int(draws.integers(2**31)), reshuffle_each_iteration=False)
         whole = mixed.batch(batch_size, drop_remainder=True).skip(first_step)
-        return whole.map(_pixels, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+        return whole.map(self._pixels, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+    def _pixels(self, serialized):
+        """[batch] string -> uint8 images [batch, *shape]; one decode for the whole batch, nothing else parsed."""
+        return decode_pixels(tf.io.parse_example(serialized, _IMAGE)[features.IMAGE], self.shape)
 
 
-def open_split(file_patterns: list[str], memory_images: int) -> ImagesInMemory | ImagesOnDisk:
+def open_split(
+    file_patterns: list[str], memory_images: int, shape: tuple[int, int, int] = features.IMAGE_SHAPE
+) -> ImagesInMemory | ImagesOnDisk:
     """Opens a split of transformed Examples; one with more than `memory_images` images streams from its files.
 
     Args:
         file_patterns: of gzipped TFRecord files, as `FnArgs.train_files` has them.
-        memory_images: the largest number of images that is held in memory, 3 KB each.
+        memory_images: the largest number of images that is held in memory.
+        shape: of an image: height, width, channels.
 
     Raises:
         ValueError: when no file matches or the files hold no Example.
@@ -143,7 +162,7 @@ def open_split(file_patterns: list[str], memory_images: int) -> ImagesInMemory |
     kept: list[dict[str, np.ndarray]] = []
     images: list[np.ndarray] = []
     count = 0
-    for batch in _parsed(files, _COLUMNS | _IMAGE).as_numpy_iterator():
+    for batch in _parsed(files, _COLUMNS | _IMAGE, shape).as_numpy_iterator():
         count += len(batch[features.LABEL])
         if count <= memory_images:
             images.append(batch[features.IMAGE])
@@ -165,7 +184,9 @@ def open_split(file_patterns: list[str], memory_images: int) -> ImagesInMemory |
         channel_std=kept[0][features.CHANNEL_STD][0],
         digest=hashlib.sha256(b"".join(sorted(hashes.tolist()))).hexdigest(),
     )
-    return ImagesInMemory(np.concatenate(images)[order], rows) if in_memory else ImagesOnDisk(files, rows)
+    return (
+        ImagesInMemory(np.concatenate(images)[order], rows) if in_memory else ImagesOnDisk(files, rows, shape)
+    )
 
 
 def _records(files: tuple[str, ...]) -> tf.data.Dataset:
@@ -173,17 +194,12 @@ def _records(files: tuple[str, ...]) -> tf.data.Dataset:
     return tf.data.TFRecordDataset(list(files), compression_type="GZIP", num_parallel_reads=OPEN_FILES)
 
 
-def _parsed(files: tuple[str, ...], columns: dict[str, Any]) -> tf.data.Dataset:
+def _parsed(files: tuple[str, ...], columns: dict[str, Any], shape: tuple[int, int, int]) -> tf.data.Dataset:
     """Batches of parsed rows, in the order of `_records`."""
 
     def parse(serialized):
         row = tf.io.parse_example(serialized, columns)
-        row[features.IMAGE] = decode_pixels(row[features.IMAGE])
+        row[features.IMAGE] = decode_pixels(row[features.IMAGE], shape)
         return row
 
     return _records(files).batch(PARSE_BATCH).map(parse, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
-
-
-def _pixels(serialized):
-    """[batch] string -> uint8 images [batch, 32, 32, 3]; one decode for the whole batch, nothing else parsed."""
-    return decode_pixels(tf.io.parse_example(serialized, _IMAGE)[features.IMAGE])

@@ -7,7 +7,7 @@ import numpy as np
 
 
 def embed(encoder: keras.Model, images: np.ndarray, batch_size: int = 500) -> np.ndarray:
-    """Returns the representations [n, d] float32 of [n, 32, 32, 3] uint8 images, batch norm in inference mode."""
+    """Returns the representations [n, d] float32 of uint8 [n, height, width, 3], batch norm in inference mode."""
     forward = _forward(encoder)
     return np.concatenate(
         [

@@ -82,6 +82,8 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
         return from_dict(typing.cast(type, kind), value, f"{name}.")
     if typing.get_origin(kind) is tuple and isinstance(value, list | tuple):
         return _tuple(kind, value, name)
+    if typing.get_args(kind)[1:] == (Ellipsis,) and not isinstance(value, str):
+        return _tuple(kind, [value], name)  # one value for all
     accepted = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     if float in accepted and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -30,8 +30,9 @@ from tfx.orchestration.data_types import RuntimeParameter
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 
-from components.data import data_checks, data_limits, features
+from components.data import data_checks, data_limits, dataset, features
 from components.data.data_limits import DataLimits
+from components.data.dataset import CIFAR10, DataSet
 from components.data.rows import read_columns
 
 EXAMPLES_KEY = "examples"
@@ -41,6 +42,7 @@ EARLIER_EXAMPLES_KEY = "earlier_examples"
 FIXED_TEST_KEY = "fixed_test"
 REPORT_KEY = "report"
 ALLOW_KEY = "allow_anomalies"
+DATA_SET_KEY = "data_set"
 REPORT_FILE = "findings.json"
 
 _LIMIT_KEYS = tuple(field.name for field in dataclasses.fields(DataLimits))
@@ -56,6 +58,7 @@ class AnomalyGateSpec(ComponentSpec):
 
     PARAMETERS: ClassVar = {
         ALLOW_KEY: ExecutionParameter(type=str),  # as data_limits.told_kinds writes it
+        DATA_SET_KEY: ExecutionParameter(type=str, optional=True),
         **{key: ExecutionParameter(type=float) for key in _LIMIT_KEYS},
     }
     INPUTS: ClassVar = {
@@ -85,17 +88,19 @@ class Executor(base_executor.BaseExecutor):
         span = span_of(examples)
         earlier = newest_before(span, input_dict.get(EARLIER_EXAMPLES_KEY) or [])
         limits = DataLimits(**{key: exec_properties[key] for key in _LIMIT_KEYS})
+        names = dataset.from_json(exec_properties.get(DATA_SET_KEY) or "").label_names
 
         splits = read_splits(examples)
         findings = anomaly_findings(anomalies, span)
         findings += statistics_findings(statistics, span, splits)
         before: Mapping[str, data_checks.Rows] = {}
-        findings += data_checks.check_span(span, splits, limits)
+        findings += data_checks.check_span(span, splits, limits, names)
         for number, artifact in enumerate(earlier):
+            check_same_data_set(examples, artifact)
             other = read_splits(artifact)
             if number == 0:
                 before = other
-                findings += data_checks.check_against(span, splits, span_of(artifact), other, limits)
+                findings += data_checks.check_against(span, splits, span_of(artifact), other, limits, names)
             else:
                 findings += data_checks.check_shared(span, splits, span_of(artifact), other)
         for artifact in input_dict.get(FIXED_TEST_KEY) or []:
@@ -104,7 +109,7 @@ class Executor(base_executor.BaseExecutor):
         allowed = data_limits.allowed_kinds(exec_properties[ALLOW_KEY])
         errors = [finding for finding in findings if finding.severity == data_checks.ERROR]
         seen = {
-            split: data_checks.can_see(len(rows.labels), _count(before.get(split)), limits)
+            split: data_checks.can_see(len(rows.labels), _count(before.get(split)), limits, len(names))
             for split, rows in splits.items()
         }
         write_report(report, examples, findings, allowed, seen)
@@ -133,6 +138,7 @@ class AnomalyGate(base_component.BaseComponent):
         allow_anomalies: which kinds of findings do not stop the run, as `data_limits.allowed_kinds` reads them; findings
             and the permission are recorded in the output.
         limits: where a finding becomes an error.
+        data_set: the data set whose rows these are.
 
     The output `report` is ExampleAnomalies with `findings.json` and the integer custom properties
     `allow_anomalies` (1 where any kind is let through), `errors` and `warnings`. The file also says what could be seen
@@ -151,6 +157,7 @@ class AnomalyGate(base_component.BaseComponent):
         allow_anomalies: bool | str | RuntimeParameter = False,
         limits: DataLimits | None = None,
         fixed_test: types.BaseChannel | None = None,
+        data_set: DataSet = CIFAR10,
     ) -> None:
         chosen = limits or DataLimits()
         super().__init__(
@@ -163,6 +170,7 @@ class AnomalyGate(base_component.BaseComponent):
                 allow_anomalies=data_limits.told_kinds(data_limits.allowed_kinds(allow_anomalies))
                 if isinstance(allow_anomalies, bool | str)
                 else allow_anomalies,
+                data_set=data_set.to_json(),
                 report=types.Channel(type=standard_artifacts.ExampleAnomalies),
                 **{key: float(getattr(chosen, key)) for key in _LIMIT_KEYS},
             )
@@ -207,6 +215,27 @@ def statistics_findings(
 def span_of(examples: types.Artifact) -> int:
     """Returns the span that the driver of an ExampleGen recorded, as a custom property; 0 without spans."""
     return examples.get_int_custom_property(SPAN_PROPERTY_NAME)
+
+
+def data_set_of(examples: types.Artifact) -> DataSet:
+    """Returns the data set that ExampleGen recorded; CIFAR-10 of Examples that were made before there were others."""
+    return dataset.from_json(examples.get_string_custom_property(DATA_SET_KEY))
+
+
+def check_same_data_set(examples: types.Artifact, earlier: types.Artifact) -> None:
+    """Compares the classes and sizes of two spans.
+
+    Raises:
+        DataAnomalyError: they differ; labels of one mean nothing in the other.
+    """
+    new, old = data_set_of(examples), data_set_of(earlier)
+    if (new.label_names, new.shape) != (old.label_names, old.shape):
+        raise DataAnomalyError(
+            f"Span {span_of(examples)} has {new.classes} classes ({', '.join(new.label_names[:5])}, ...) at "
+            f"{new.height}x{new.width} pixels, span {span_of(earlier)} had {old.classes} "
+            f"({', '.join(old.label_names[:5])}, ...) at {old.height}x{old.width}. Spans of one --root are of one data "
+            "set; import it with the same classes and --size, or take a new --root."
+        )
 
 
 def newest_before(span: int, artifacts: list[types.Artifact]) -> list[types.Artifact]:

@@ -86,7 +86,12 @@ def download_cifar10(
     return target
 
 
-def fetch(url: str, partial: pathlib.Path, progress: Progress | None = None) -> None:
+def fetch(
+    url: str,
+    partial: pathlib.Path,
+    progress: Progress | None = None,
+    max_bytes: int | None = None,
+) -> None:
     """Downloads `url` to `partial`, from where an earlier attempt stopped if the server can do that.
 
     Raises:
@@ -98,7 +103,7 @@ def fetch(url: str, partial: pathlib.Path, progress: Progress | None = None) -> 
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310
             resumes = response.status == http.HTTPStatus.PARTIAL_CONTENT and _range_start(response) == start
-            _receive(response, partial, start if resumes else 0, progress)
+            _receive(response, partial, start if resumes else 0, progress, max_bytes or _MAX_ARCHIVE_BYTES)
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start:
             return  # everything had arrived; the checksum tells whether it is right
@@ -177,20 +182,24 @@ def _unpack_member(
 
 
 def _receive(
-    response: http.client.HTTPResponse, partial: pathlib.Path, start: int, progress: Progress | None
+    response: http.client.HTTPResponse,
+    partial: pathlib.Path,
+    start: int,
+    progress: Progress | None,
+    max_bytes: int,
 ) -> None:
     length = response.headers.get("Content-Length")
     total = start + int(length) if length and length.isdigit() else -1
-    if total > _MAX_ARCHIVE_BYTES:
+    if total > max_bytes:
         raise DownloadError(
-            f"The server announces {total} bytes, expected at most {_MAX_ARCHIVE_BYTES}. Stopped."
+            f"The server announces {total} bytes, expected at most {max_bytes}. Stopped."
         )
     received = start
     with open(partial, "ab" if start else "wb") as file:
         while chunk := _read_chunk(response):
             received += len(chunk)
-            if received > _MAX_ARCHIVE_BYTES:
-                raise DownloadError(f"The server sent more than {_MAX_ARCHIVE_BYTES} bytes. Stopped.")
+            if received > max_bytes:
+                raise DownloadError(f"The server sent more than {max_bytes} bytes. Stopped.")
             file.write(chunk)
             if progress:
                 progress(received, total)

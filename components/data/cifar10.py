@@ -1,7 +1,9 @@
-"""CIFAR-10's official binary layout: records <-> arrays, and the inspection of a folder of them.
+"""CIFAR-10's official binary layout, for any classes and size: records <-> arrays, and a folder of them inspected.
 
 A record is one label byte followed by 3072 pixel bytes: 1024 red, 1024 green, 1024 blue, each row-major
-(https://www.cs.toronto.edu/~kriz/cifar.html, "Binary version"). Everything else here works on HWC images.
+(https://www.cs.toronto.edu/~kriz/cifar.html, "Binary version"). A data set that describes itself has records of its own
+height and width, two label bytes for more than 255 classes, and a label with all bits set where there is none
+(components/data/dataset.py). Everything else here works on HWC images.
 NumPy only.
 """
 
@@ -11,9 +13,10 @@ import pathlib
 
 import numpy as np
 
-from components.data import features
+from components.data import dataset
+from components.data.dataset import CIFAR10, DataSet
 
-RECORD_BYTES = 1 + features.IMAGE_BYTES
+RECORD_BYTES = CIFAR10.record_bytes
 RECORDS_PER_FILE = 10_000  # in the official archive
 TRAIN_PATTERN = "data_batch*.bin"
 TEST_PATTERN = "test_batch*.bin"
@@ -21,7 +24,7 @@ LABEL_NAMES_FILE = "batches.meta.txt"
 OFFICIAL_FOLDER = "cifar-10-batches-bin"
 SPAN_FOLDER = "span-"
 
-_BLOCK_RECORDS = 4096  # 12.6 MB a read while inspecting
+_BLOCK_BYTES = 12 * 1024 * 1024  # a read while inspecting
 _OTHER_FORMATS = (
     (b"\x1f\x8b", "a gzip archive; unpack it first"),
     (b"\x80\x02", "a Python pickle, as in the 'python version' of CIFAR-10, which is never unpickled here"),
@@ -43,7 +46,9 @@ class RecordFolder:
     Attributes:
         path: where the files lie (the official sub-folder, if that was found).
         train_files, test_files: sorted paths.
-        train_label_counts, test_label_counts: ten counts each, in label order.
+        train_label_counts, test_label_counts: of the labelled records, in label order.
+        data_set: what they are.
+        train_unlabelled: training records without a label.
     """
 
     path: pathlib.Path
@@ -51,11 +56,13 @@ class RecordFolder:
     test_files: tuple[pathlib.Path, ...]
     train_label_counts: tuple[int, ...]
     test_label_counts: tuple[int, ...]
+    data_set: DataSet = CIFAR10
+    train_unlabelled: int = 0
 
     @property
     def train_records(self) -> int:
-        """The number of training images."""
-        return sum(self.train_label_counts)
+        """The number of training images, labelled or not."""
+        return sum(self.train_label_counts) + self.train_unlabelled
 
     @property
     def test_records(self) -> int:
@@ -63,91 +70,107 @@ class RecordFolder:
         return sum(self.test_label_counts)
 
 
-def encode_records(images: np.ndarray, labels: np.ndarray) -> bytes:
+def encode_records(images: np.ndarray, labels: np.ndarray, data_set: DataSet = CIFAR10) -> bytes:
     """Packs images into records.
 
     Args:
-        images: `[n, 32, 32, 3]` uint8, HWC.
-        labels: `[n]` integers in 0..9.
+        images: `[n, height, width, 3]` uint8, HWC.
+        labels: `[n]` integers, places among the label names; `dataset.UNLABELLED` where the data set allows it.
+        data_set: what they are.
 
     Returns:
-        `n * 3073` bytes.
+        `n * data_set.record_bytes` bytes.
 
     Raises:
-        ValueError: another shape, another type, or a label outside 0..9.
+        ValueError: another shape, another type, or a label that is none.
     """
     if (
         images.dtype != np.uint8
-        or images.shape[1:] != features.IMAGE_SHAPE
+        or images.shape[1:] != data_set.shape
         or labels.shape != images.shape[:1]
     ):
         raise ValueError(
-            f"Expected uint8 images [n, 32, 32, 3] and labels [n], received {images.dtype} "
+            f"Expected uint8 images [n, {data_set.height}, {data_set.width}, 3] and labels [n], received {images.dtype} "
             f"{list(images.shape)} and {list(labels.shape)}."
         )
-    if labels.size and (labels.min() < 0 or labels.max() >= len(features.LABEL_NAMES)):
-        raise ValueError(f"Expected labels in 0..9, received {labels.min()}..{labels.max()}.")
-    records = np.empty((len(images), RECORD_BYTES), np.uint8)
-    records[:, 0] = labels
-    records[:, 1:] = images.transpose(0, 3, 1, 2).reshape(len(images), features.IMAGE_BYTES)
+    least = dataset.UNLABELLED if data_set.unlabelled else 0
+    if labels.size and (labels.min() < least or labels.max() >= data_set.classes):
+        raise ValueError(
+            f"Expected labels in {least}..{data_set.classes - 1}, received {labels.min()}..{labels.max()}."
+        )
+    written = np.where(labels == dataset.UNLABELLED, data_set.no_label, labels)
+    records = np.empty((len(images), data_set.record_bytes), np.uint8)
+    records[:, data_set.label_bytes - 1] = written % 256
+    if data_set.label_bytes > 1:
+        records[:, 0] = written // 256
+    records[:, data_set.label_bytes :] = images.transpose(0, 3, 1, 2).reshape(
+        len(images), data_set.image_bytes
+    )
     return records.tobytes()
 
 
 def decode_records(
-    data: bytes, source: str = "records", first_record: int = 0
+    data: bytes, source: str = "records", first_record: int = 0, data_set: DataSet = CIFAR10
 ) -> tuple[np.ndarray, np.ndarray]:
     """Unpacks records; the inverse of `encode_records`.
 
     Args:
-        data: `n * 3073` bytes.
+        data: `n * data_set.record_bytes` bytes.
         source: the file's name, for error messages.
         first_record: the number, within that file, of the first record in `data`; for error messages.
+        data_set: what they are.
 
     Returns:
-        images `[n, 32, 32, 3]` uint8 (contiguous, HWC) and labels `[n]` int64 in 0..9.
+        images `[n, height, width, 3]` uint8 (contiguous, HWC) and labels `[n]` int64, -1 for none.
 
     Raises:
-        ValueError: the length is no multiple of 3073, or a label is above 9 (named by file and record
+        ValueError: the length is no whole number of records, or a label is none (named by file and record
             number).
     """
-    if len(data) % RECORD_BYTES:
+    if len(data) % data_set.record_bytes:
         raise ValueError(
             f"{source}: {len(data)} bytes from record {first_record} on are no whole number of "
-            f"{RECORD_BYTES}-byte records. The file is truncated or not in CIFAR-10's binary layout."
+            f"{data_set.record_bytes}-byte records. The file is truncated or not in CIFAR-10's binary layout."
         )
-    records = np.frombuffer(data, np.uint8).reshape(-1, RECORD_BYTES)
-    check_labels(records[:, 0], source, first_record)
-    images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(images), records[:, 0].astype(np.int64)
+    records = np.frombuffer(data, np.uint8).reshape(-1, data_set.record_bytes)
+    labels = _labels(records, source, first_record, data_set)
+    planes = records[:, data_set.label_bytes :].reshape(-1, 3, data_set.height, data_set.width)
+    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), labels
 
 
-def check_labels(labels: np.ndarray, source: str, first_record: int = 0) -> None:
-    """Raises ValueError for the first label byte above 9, naming the file and the record (counted from 0)."""
-    wrong = np.flatnonzero(labels >= len(features.LABEL_NAMES))
+def _labels(records: np.ndarray, source: str, first_record: int, data_set: DataSet) -> np.ndarray:
+    """Labels int64 [n] of uint8 [n, record_bytes]; raises ValueError for the first that is none, by file and record."""
+    labels = records[:, 0].astype(np.int64)
+    if data_set.label_bytes > 1:
+        labels = labels * 256 + records[:, 1]
+    if data_set.unlabelled:
+        labels[labels == data_set.no_label] = dataset.UNLABELLED
+    wrong = np.flatnonzero(labels >= data_set.classes)
     if wrong.size:
         raise ValueError(
             f"{source}: record {first_record + int(wrong[0])} has label {int(labels[wrong[0]])}; expected 0 "
-            f"to 9. "
+            f"to {data_set.classes - 1}. "
             "Repair or remove the file: it is damaged or not in CIFAR-10's binary layout."
         )
+    return labels
 
 
 def read_records(
-    path: str | os.PathLike[str], start: int = 0, count: int | None = None
+    path: str | os.PathLike[str], start: int = 0, count: int | None = None, data_set: DataSet = CIFAR10
 ) -> tuple[np.ndarray, np.ndarray]:
     """Reads the records `start .. start + count` of a file (to its end without `count`).
 
     Returns:
-        images `[n, 32, 32, 3]` uint8 and labels `[n]` int64; fewer than `count` rows at the end of the file.
+        images `[n, height, width, 3]` uint8 and labels `[n]` int64; fewer than `count` rows at the end of the file.
 
     Raises:
         ValueError: as `decode_records`.
         OSError: the file cannot be read.
     """
     with open(path, "rb") as file:
-        file.seek(start * RECORD_BYTES)
-        data = file.read(-1 if count is None else count * RECORD_BYTES)
-    return decode_records(data, str(path), start)
+        file.seek(start * data_set.record_bytes)
+        data = file.read(-1 if count is None else count * data_set.record_bytes)
+    return decode_records(data, str(path), start, data_set)
 
 
 def inspect_folder(folder: str | os.PathLike[str]) -> RecordFolder:
@@ -161,19 +184,24 @@ def inspect_folder(folder: str | os.PathLike[str]) -> RecordFolder:
     """
     root = pathlib.Path(folder)
     try:
-        location = _locate(root)
-        train, test = sorted(location.glob(TRAIN_PATTERN)), sorted(location.glob(TEST_PATTERN))
+        place = location(root)
+        train, test = sorted(place.glob(TRAIN_PATTERN)), sorted(place.glob(TEST_PATTERN))
         if not train or not test:
-            raise ValueError(_missing_files(location, "test" if train else "train"))
-        counts = {path: _label_counts(path) for path in (*train, *test)}
+            raise ValueError(_missing_files(place, "test" if train else "train"))
+        data_set = dataset.read(place)
+        counts = {path: _label_counts(path, data_set) for path in (*train, *test)}
+        unlabelled = _summed([counts[path][-1:] for path in train])[0]
+        _check_test_labels({path: counts[path][-1] for path in test})
     except OSError as error:
         raise ValueError(_unreadable(root, error)) from error
     return RecordFolder(
-        path=location,
+        path=place,
         train_files=tuple(train),
         test_files=tuple(test),
-        train_label_counts=_summed([counts[path] for path in train]),
-        test_label_counts=_summed([counts[path] for path in test]),
+        train_label_counts=_summed([counts[path][:-1] for path in train]),
+        test_label_counts=_summed([counts[path][:-1] for path in test]),
+        data_set=data_set,
+        train_unlabelled=unlabelled,
     )
 
 
@@ -185,11 +213,14 @@ def count_test_records(folder: str | os.PathLike[str]) -> int:
     """
     root = pathlib.Path(folder)
     try:
-        location = _locate(root)
-        files = sorted(location.glob(TEST_PATTERN))
+        place = location(root)
+        files = sorted(place.glob(TEST_PATTERN))
         if not files:
-            raise ValueError(_missing_files(location, "test"))
-        return sum(_summed([_label_counts(path) for path in files]))
+            raise ValueError(_missing_files(place, "test"))
+        data_set = dataset.read(place)
+        counts = {path: _label_counts(path, data_set) for path in files}
+        _check_test_labels({path: found[-1] for path, found in counts.items()})
+        return sum(_summed(list(counts.values())))
     except OSError as error:
         raise ValueError(_unreadable(root, error)) from error
 
@@ -216,7 +247,12 @@ def _unreadable(root: pathlib.Path, error: OSError) -> str:
     return f"Cannot read {error.filename or root}: {error.strerror}. Give read permission, or name another folder."
 
 
-def _locate(root: pathlib.Path) -> pathlib.Path:
+def location(root: pathlib.Path) -> pathlib.Path:
+    """Where the record files of a folder lie: in it, or in the official sub-folder.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
     if not root.exists():
         raise ValueError(
             f"No such folder: {root}. Expected one that holds {TRAIN_PATTERN} and {TEST_PATTERN}."
@@ -244,28 +280,39 @@ def _missing_files(folder: pathlib.Path, split: str) -> str:
     return f"{reason}."
 
 
-def _label_counts(path: pathlib.Path) -> np.ndarray:
-    """Checks one file and returns how often each label occurs: int64 [10]."""
+def _check_test_labels(missing: dict[pathlib.Path, int]) -> None:
+    """What is measured on a test split needs the truth about each of its pictures."""
+    for path, count in missing.items():
+        if count:
+            raise ValueError(
+                f"{path} has {count} records without a label. Unlabelled pictures are for training; move them there."
+            )
+
+
+def _label_counts(path: pathlib.Path, data_set: DataSet) -> np.ndarray:
+    """Checks one file and returns how often each label occurs, and last how often none: int64 [classes + 1]."""
+    size_of_one = data_set.record_bytes
     if not path.is_file():
-        raise ValueError(f"{path} is not a regular file. Expected records of {RECORD_BYTES} bytes.")
+        raise ValueError(f"{path} is not a regular file. Expected records of {size_of_one} bytes.")
     size = path.stat().st_size
     if size == 0:
-        raise ValueError(f"{path} is empty. Expected records of {RECORD_BYTES} bytes.")
-    counts = np.zeros(len(features.LABEL_NAMES), np.int64)
+        raise ValueError(f"{path} is empty. Expected records of {size_of_one} bytes.")
+    counts = np.zeros(data_set.classes + 1, np.int64)
     with open(path, "rb") as file:
         start = file.read(8)
-        if size % RECORD_BYTES:
+        if size % size_of_one:
             raise ValueError(
-                f"{path} has {size} bytes, {size % RECORD_BYTES} more than {size // RECORD_BYTES} records of "
-                f"{RECORD_BYTES}. {_other_format(start)}"
+                f"{path} has {size} bytes, {size % size_of_one} more than {size // size_of_one} records of "
+                f"{size_of_one}. {_other_format(start)}"
             )
         file.seek(0)
-        for first in range(0, size // RECORD_BYTES, _BLOCK_RECORDS):
-            block = np.frombuffer(file.read(_BLOCK_RECORDS * RECORD_BYTES), np.uint8).reshape(
-                -1, RECORD_BYTES
-            )
-            check_labels(block[:, 0], str(path), first)
-            counts += np.bincount(block[:, 0], minlength=len(counts))
+        at_once = max(1, _BLOCK_BYTES // size_of_one)
+        for first in range(0, size // size_of_one, at_once):
+            block = np.frombuffer(file.read(at_once * size_of_one), np.uint8).reshape(-1, size_of_one)
+            labels = _labels(block, str(path), first, data_set)
+            labelled = labels[labels != dataset.UNLABELLED]
+            counts += np.bincount(labelled, minlength=len(counts))
+            counts[-1] += len(labels) - len(labelled)
     return counts
 
 

@@ -29,11 +29,13 @@ from tfx.proto import example_gen_pb2, range_config_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import proto_utils
 
-from components.data import cifar10, features
+from components.data import cifar10, dataset, features
+from components.data.dataset import CIFAR10, DataSet
 
 FILES_PROPERTY = (
     "files"  # of the Examples: JSON, the SHA-256 of each file that was read by its name in the input folder
 )
+DATA_SET_KEY = "data_set"  # of the execution and of the Examples: `DataSet.to_json`
 _PATTERNS = {features.TRAIN_SPLIT: cifar10.TRAIN_PATTERN, features.TEST_SPLIT: cifar10.TEST_PATTERN}
 RECORDS_PER_RANGE = 1000  # 3 MB read at once by a worker; 60 ranges in CIFAR-10
 
@@ -72,7 +74,9 @@ def _as_they_are(splits: Sequence[str]) -> example_gen_pb2.Output | None:
     return example_gen_pb2.Output(split_config=example_gen_pb2.SplitConfig(splits=[lone]))
 
 
-def record_ranges(pattern: str, records_per_range: int = RECORDS_PER_RANGE) -> list[RecordRange]:
+def record_ranges(
+    pattern: str, records_per_range: int = RECORDS_PER_RANGE, record_bytes: int = cifar10.RECORD_BYTES
+) -> list[RecordRange]:
     """Splits the files that match `pattern` into ranges, by their sizes alone.
 
     Raises:
@@ -83,36 +87,36 @@ def record_ranges(pattern: str, records_per_range: int = RECORDS_PER_RANGE) -> l
         raise ValueError(f"No file matches {pattern}. Expected CIFAR-10's binary version there.")
     ranges = []
     for file in files:
-        records, rest = divmod(file.size_in_bytes, cifar10.RECORD_BYTES)
+        records, rest = divmod(file.size_in_bytes, record_bytes)
         if rest or not records:
             raise ValueError(
                 f"{file.path} has {file.size_in_bytes} bytes. Expected a positive multiple of "
-                f"{cifar10.RECORD_BYTES}: the file is empty, truncated or not in CIFAR-10's binary layout."
+                f"{record_bytes}: the file is empty, truncated or not in CIFAR-10's binary layout."
             )
         starts = range(0, records, records_per_range)
         ranges += [RecordRange(file.path, first, min(records_per_range, records - first)) for first in starts]
     return ranges
 
 
-def read_range(record_range: RecordRange) -> tuple[np.ndarray, np.ndarray]:
+def read_range(record_range: RecordRange, data_set: DataSet = CIFAR10) -> tuple[np.ndarray, np.ndarray]:
     """Reads one range from any Beam file system.
 
     Returns:
-        images `[size, 32, 32, 3]` uint8 and labels `[size]` int64 in 0..9.
+        images `[size, height, width, 3]` uint8 and labels `[size]` int64, -1 for none.
 
     Raises:
-        ValueError: the file shrank meanwhile, or a label is above 9.
+        ValueError: the file shrank meanwhile, or a label is none.
     """
-    wanted = record_range.size * cifar10.RECORD_BYTES
+    wanted = record_range.size * data_set.record_bytes
     with FileSystems.open(record_range.path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-        file.seek(record_range.first * cifar10.RECORD_BYTES)
+        file.seek(record_range.first * data_set.record_bytes)
         data = file.read(wanted)
     if len(data) != wanted:
         raise ValueError(
             f"{record_range.path}: {len(data)} bytes from record {record_range.first} on, expected {wanted}. "
             "The file was changed while it was being read."
         )
-    return cifar10.decode_records(data, record_range.path, record_range.first)
+    return cifar10.decode_records(data, record_range.path, record_range.first, data_set)
 
 
 def file_digests(input_base: str, patterns: Iterable[str]) -> dict[str, str]:
@@ -138,8 +142,8 @@ def serialized_examples(images: np.ndarray, labels: np.ndarray) -> Iterator[byte
     """Yields one serialized tf.Example an image, with every feature that `components.data.features` names.
 
     Args:
-        images: `[n, 32, 32, 3]` uint8.
-        labels: `[n]` int64 in 0..9.
+        images: `[n, height, width, 3]` uint8.
+        labels: `[n]` int64, -1 for none.
     """
     hashes = features.content_hashes(images)
     figures = {key: values.tolist() for key, values in features.image_figures(images).items()}
@@ -157,8 +161,12 @@ def serialized_examples(images: np.ndarray, labels: np.ndarray) -> Iterator[byte
 class _RangeToExamples(beam.DoFn):
     """RecordRange -> serialized tf.Examples."""
 
+    def __init__(self, data_set: DataSet) -> None:
+        super().__init__()
+        self._data_set = data_set
+
     def process(self, element: RecordRange) -> Iterator[bytes]:
-        yield from serialized_examples(*read_range(RecordRange(*element)))
+        yield from serialized_examples(*read_range(RecordRange(*element), self._data_set))
 
 
 @beam.ptransform_fn
@@ -169,12 +177,36 @@ def _ReadRecordFiles(  # noqa: N802 (a transform, named as Beam names them)
 ) -> beam.pvalue.PCollection:
     """Reads one input split. Sizes are checked here, before any worker starts."""
     pattern = os.path.join(exec_properties[standard_component_specs.INPUT_BASE_KEY], split_pattern)
+    data_set = dataset.from_json(exec_properties.get(DATA_SET_KEY) or "")
+    data_set = _described(os.path.dirname(pattern), data_set)
+    # A range is as large in bytes, whatever the pictures' size.
+    at_once = max(1, RECORDS_PER_RANGE * cifar10.RECORD_BYTES // data_set.record_bytes)
     return (
         pipeline
-        | "Ranges" >> beam.Create(record_ranges(pattern))
+        | "Ranges" >> beam.Create(record_ranges(pattern, at_once, data_set.record_bytes))
         | "SpreadRanges" >> beam.Reshuffle()
-        | "ReadRanges" >> beam.ParDo(_RangeToExamples())
+        | "ReadRanges" >> beam.ParDo(_RangeToExamples(data_set))
     )
+
+
+def _described(folder: str, expected: DataSet) -> DataSet:
+    """The description beside the records, whose classes and size must be those that the pipeline was made for.
+
+    Raises:
+        ValueError: it is another data set.
+    """
+    path = os.path.join(folder, dataset.FILE)
+    found = CIFAR10
+    if FileSystems.exists(path):
+        with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+            found = dataset.from_json(file.read() or " ")
+    if (found.label_names, found.shape) != (expected.label_names, expected.shape):
+        raise ValueError(
+            f"{folder} holds {found.name}, {found.classes} classes at {found.height}x{found.width} pixels; this "
+            f"pipeline was made for {expected.name}, {expected.classes} classes at "
+            f"{expected.height}x{expected.width}. Run it anew on this data."
+        )
+    return found
 
 
 class Executor(BaseExampleGenExecutor):
@@ -213,6 +245,8 @@ class Executor(BaseExampleGenExecutor):
                 _ = rows | f"Write[{split}]" >> beam.io.WriteToTFRecord(prefix)
         examples_utils.set_payload_format(artifact, example_gen_pb2.FORMAT_TF_EXAMPLE)
         artifact.set_string_custom_property(FILES_PROPERTY, json.dumps(_files_read(exec_properties)))
+        described = dataset.from_json(exec_properties.get(DATA_SET_KEY) or "")
+        artifact.set_string_custom_property(DATA_SET_KEY, described.to_json())
 
 
 def _files_read(exec_properties: dict[str, Any]) -> dict[str, str]:
@@ -254,6 +288,7 @@ class Cifar10ExampleGen(FileBasedExampleGen):
             "holdout". The pipeline leaves it off: its trainers know those rows by their hash, and the last probe is
             fitted on all.
         splits: those to read; a test set of its own has no training images.
+        data_set: what the records hold; what lies beside them must say the same.
     """
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
@@ -265,6 +300,7 @@ class Cifar10ExampleGen(FileBasedExampleGen):
         range_config: range_config_pb2.RangeConfig | None = None,
         holdout: bool = False,
         splits: Sequence[str] = (features.TRAIN_SPLIT, features.TEST_SPLIT),
+        data_set: DataSet = CIFAR10,
     ) -> None:
         custom_config = None
         if holdout:
@@ -277,3 +313,4 @@ class Cifar10ExampleGen(FileBasedExampleGen):
             range_config=range_config,
             custom_config=custom_config,
         )
+        self.exec_properties[DATA_SET_KEY] = data_set.to_json()

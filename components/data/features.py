@@ -7,8 +7,8 @@ import hashlib
 
 import numpy as np
 
-IMAGE = "image"  # bytes, 3072 = uint8 [32, 32, 3], HWC, row-major
-LABEL = "label"  # int64 in 0..9
+IMAGE = "image"  # bytes, uint8 [height, width, 3], HWC, row-major; 3072 of CIFAR-10
+LABEL = "label"  # int64 from 0 on; -1 for none
 CONTENT_HASH = "content_hash"  # bytes, 32 lower-case hex characters
 
 # Image-quality figures, float32, pixels scaled to [0, 1].
@@ -17,13 +17,14 @@ CONTRAST = "contrast"  # standard deviation of luma, at most 0.5
 MEAN_RED = "mean_red"
 MEAN_GREEN = "mean_green"
 MEAN_BLUE = "mean_blue"
-SATURATED_SHARE = "saturated_share"  # share of the 3072 pixel values that are 0 or 255
+SATURATED_SHARE = "saturated_share"  # share of the pixel values that are 0 or 255
 IMAGE_FIGURES = (BRIGHTNESS, CONTRAST, MEAN_RED, MEAN_GREEN, MEAN_BLUE, SATURATED_SHARE)
 
 # Added by Transform: float32 [3], the same constant on each row, over pixels in [0, 1].
 CHANNEL_MEAN = "channel_mean"
 CHANNEL_STD = "channel_std"
 
+# CIFAR-10's; components/data/dataset.py has those of any data set.
 IMAGE_SHAPE = (32, 32, 3)
 IMAGE_BYTES = 32 * 32 * 3
 LABEL_NAMES = (
@@ -52,12 +53,12 @@ def content_hashes(images: np.ndarray) -> list[bytes]:
     """Hashes each image's pixels, so that equal pictures have equal names wherever they come from.
 
     Args:
-        images: `[batch, 32, 32, 3]` uint8.
+        images: `[batch, height, width, 3]` uint8.
 
     Returns:
         One entry per image: 32 lower-case hex characters of blake2b with a 16-byte digest over the HWC bytes.
     """
-    rows = np.ascontiguousarray(_checked_images(images)).reshape(len(images), IMAGE_BYTES)
+    rows = np.ascontiguousarray(_checked_images(images)).reshape(len(images), images[:1].size or 1)
     return [hashlib.blake2b(row, digest_size=16).hexdigest().encode("ascii") for row in rows]
 
 
@@ -65,18 +66,19 @@ def image_figures(images: np.ndarray) -> dict[str, np.ndarray]:
     """Returns the image-quality figures by which statistics can see a picture.
 
     Args:
-        images: `[batch, 32, 32, 3]` uint8.
+        images: `[batch, height, width, 3]` uint8.
 
     Returns:
         For each key in `IMAGE_FIGURES` a float32 `[batch]` array; all lie in [0, 1], contrast in [0, 0.5].
     """
     count = len(_checked_images(images))
-    planes = np.ascontiguousarray(images.reshape(count, 1024, 3).transpose(0, 2, 1))  # [batch, 3, 1024] uint8
-    means = planes.sum(axis=2, dtype=np.uint32).astype(np.float32) / np.float32(1024 * 255)  # [batch, 3]
+    pixels = images.shape[1] * images.shape[2]
+    planes = np.ascontiguousarray(images.reshape(count, pixels, 3).transpose(0, 2, 1))  # [batch, 3, pixels] uint8
+    means = planes.sum(axis=2, dtype=np.uint32).astype(np.float32) / np.float32(pixels * 255)  # [batch, 3]
     luma = np.float32(_LUMA_WEIGHTS[0] / 255) * planes[:, 0]
     luma += np.float32(_LUMA_WEIGHTS[1] / 255) * planes[:, 1]
-    luma += np.float32(_LUMA_WEIGHTS[2] / 255) * planes[:, 2]  # [batch, 1024] in [0, 1]
-    flat = planes.reshape(count, IMAGE_BYTES)
+    luma += np.float32(_LUMA_WEIGHTS[2] / 255) * planes[:, 2]  # [batch, pixels] in [0, 1]
+    flat = planes.reshape(count, pixels * 3)
     saturated = (flat + np.uint8(1) < 2).sum(axis=1, dtype=np.uint32)  # 255 + 1 wraps to 0
     return {
         BRIGHTNESS: np.minimum(luma.mean(axis=1), 1),  # rounding may lift pure white a last digit above 1
@@ -84,7 +86,7 @@ def image_figures(images: np.ndarray) -> dict[str, np.ndarray]:
         MEAN_RED: means[:, 0],
         MEAN_GREEN: means[:, 1],
         MEAN_BLUE: means[:, 2],
-        SATURATED_SHARE: saturated.astype(np.float32) / np.float32(IMAGE_BYTES),
+        SATURATED_SHARE: saturated.astype(np.float32) / np.float32(pixels * 3),
     }
 
 
@@ -128,9 +130,9 @@ def holdout_mask(hashes: np.ndarray | list[bytes]) -> np.ndarray:
 
 
 def _checked_images(images: np.ndarray) -> np.ndarray:
-    if images.dtype != np.uint8 or images.shape[1:] != IMAGE_SHAPE:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(
-            f"Expected uint8 images of shape [batch, 32, 32, 3], received {images.dtype} "
+            f"Expected uint8 images of shape [batch, height, width, 3], received {images.dtype} "
             f"{list(images.shape)}. "
             "Decode the records with components.data.cifar10.decode_records first."
         )

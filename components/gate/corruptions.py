@@ -22,17 +22,17 @@ _BLUR_REACH = 4  # a kernel ends at four sigmas, as in scikit-image
 
 
 def noise(images: np.ndarray, severity: int, hashes: Sequence[bytes]) -> np.ndarray:
-    """Gaussian noise on every pixel value; uint8 `[batch, 32, 32, 3]` -> the same."""
+    """Gaussian noise on every pixel value; uint8 `[batch, height, width, 3]` -> the same."""
     std = _NOISE_STD[severity - 1]
     drawn = [
-        np.random.Generator(np.random.Philox(int(name[:16], 16))).standard_normal(features.IMAGE_SHAPE)
+        np.random.Generator(np.random.Philox(int(name[:16], 16))).standard_normal(images.shape[1:])
         for name in hashes
     ]
     return _pixels(images / 255 + std * np.array(drawn).reshape(images.shape))
 
 
 def blur(images: np.ndarray, severity: int, hashes: Sequence[bytes]) -> np.ndarray:
-    """A Gaussian blur, borders repeated; uint8 `[batch, 32, 32, 3]` -> the same."""
+    """A Gaussian blur, borders repeated; uint8 `[batch, height, width, 3]` -> the same."""
     del hashes
     sigma = _BLUR_SIGMA[severity - 1]
     reach = int(_BLUR_REACH * sigma + 0.5)
@@ -51,7 +51,7 @@ def blur(images: np.ndarray, severity: int, hashes: Sequence[bytes]) -> np.ndarr
 
 
 def brightness(images: np.ndarray, severity: int, hashes: Sequence[bytes]) -> np.ndarray:
-    """A higher value in HSV, hue and saturation kept; uint8 `[batch, 32, 32, 3]` -> the same."""
+    """A higher value in HSV, hue and saturation kept; uint8 `[batch, height, width, 3]` -> the same."""
     del hashes
     scaled = images / 255
     value = scaled.max(axis=3, keepdims=True)
@@ -61,7 +61,7 @@ def brightness(images: np.ndarray, severity: int, hashes: Sequence[bytes]) -> np
 
 
 def contrast(images: np.ndarray, severity: int, hashes: Sequence[bytes]) -> np.ndarray:
-    """Less distance from each channel's mean; uint8 `[batch, 32, 32, 3]` -> the same."""
+    """Less distance from each channel's mean; uint8 `[batch, height, width, 3]` -> the same."""
     del hashes
     scaled = images / 255
     means = scaled.mean(axis=(1, 2), keepdims=True)
@@ -69,7 +69,7 @@ def contrast(images: np.ndarray, severity: int, hashes: Sequence[bytes]) -> np.n
 
 
 def jpeg(images: np.ndarray, severity: int, hashes: Sequence[bytes]) -> np.ndarray:
-    """Compressed and decompressed again; uint8 `[batch, 32, 32, 3]` -> the same."""
+    """Compressed and decompressed again; uint8 `[batch, height, width, 3]` -> the same."""
     del hashes
     quality = _JPEG_QUALITY[severity - 1]
     return np.array(
@@ -86,11 +86,11 @@ def corrupt(name: str, images: np.ndarray, severity: int) -> np.ndarray:
 
     Args:
         name: a key of `CORRUPTIONS`.
-        images: `[batch, 32, 32, 3]` uint8.
+        images: `[batch, height, width, 3]` uint8.
         severity: 1 to 5.
 
     Returns:
-        `[batch, 32, 32, 3]` uint8, equal for equal arguments.
+        `[batch, height, width, 3]` uint8, equal for equal arguments.
 
     Raises:
         ValueError: an unknown name or severity.

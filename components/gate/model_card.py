@@ -16,7 +16,8 @@ from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArti
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types import standard_artifacts
 
-from components.data import data_digest, features
+from components.data import data_digest, dataset
+from components.data.dataset import CIFAR10, DataSet
 from components.gate import gate_statistics, robustness
 from components.gate import verdict as verdicts
 from components.serving.pusher import DATA_PROPERTY
@@ -34,7 +35,7 @@ td:first-child{white-space:nowrap}code{font-size:.95em}summary{cursor:pointer}
 _MISSED = "missed"
 
 INTENDED_USE = (
-    "Embeddings of small natural images of the ten classes' kind: retrieval, clustering, and linear classifiers "
+    "Embeddings of pictures like those of the data set ({pictures}): retrieval, clustering, and linear classifiers "
     "trained on them. The signature `classify` is the probe by which the encoder was measured, not a product."
 )
 DATA = (
@@ -43,8 +44,8 @@ DATA = (
 )
 LIMITS = (
     "Everything below was measured on the test split and on fixed corruptions of it; other data were not looked at.",
-    "Images are reduced to 32x32 pixels, their centred square: what is small or at the border is lost.",
-    "The classifier knows ten classes and answers with one of them whatever the image shows.",
+    "Images are cut around their centre and shrunk to {height}x{width} pixels: what is small or at the border is lost.",
+    "The classifier knows {classes} classes and answers with one of them whatever the image shows.",
     "Its probabilities are not calibrated for images of other kinds.",
     "What the training images leave out, the model has not seen. Not for decisions about people.",
 )
@@ -69,13 +70,14 @@ class Section:
 
 
 @component
-def ModelCard(  # noqa: N802 - the name is the component's
+def ModelCard(  # noqa: N802, PLR0913, PLR0917 - the name is the component's, and so are its inputs
     verdict: InputArtifact[standard_artifacts.ModelEvaluation],
     examples: InputArtifact[list[standard_artifacts.Examples]],
     card: OutputArtifact[standard_artifacts.ModelEvaluation],
     settings: Parameter[str],
     code_digest: Parameter[str],
     test_examples: InputArtifact[standard_artifacts.Examples] = None,  # type: ignore[assignment]
+    data_set: Parameter[str] = "",
     source_digest: Parameter[str] = "",
 ) -> None:
     """Writes the card of the model that the verdict is about.
@@ -88,12 +90,15 @@ def ModelCard(  # noqa: N802 - the name is the component's
         settings: the pipeline's settings as JSON.
         code_digest: of all source files.
         test_examples: the test set the model was judged on, where that is not the test split of its own span.
+        data_set: what it was trained on, as `DataSet.to_json` writes it.
         source_digest: of this component's source files: part of the cache key, and nothing else.
     """
     del source_digest
     text = (pathlib.Path(verdict.uri) / verdicts.JSON_FILE).read_text(encoding="utf-8")
     data = data_digest.of_model(examples, test_examples)
-    sections = compose(json.loads(text), json.loads(settings), data_facts(data), code_digest)
+    sections = compose(
+        json.loads(text), json.loads(settings), data_facts(data), code_digest, dataset.from_json(data_set)
+    )
     folder = pathlib.Path(card.uri)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CARD_MARKDOWN_FILE).write_text(to_markdown(sections), encoding="utf-8")
@@ -125,6 +130,7 @@ def compose(
     settings: Mapping[str, Any],
     data: Sequence[tuple[str, str]],
     code_digest: str,
+    data_set: DataSet = CIFAR10,
 ) -> list[Section]:
     """The card's sections.
 
@@ -133,16 +139,25 @@ def compose(
         settings: `PipelineConfig` as plain values.
         data: rows of what is known of the data.
         code_digest: of all source files.
+        data_set: its names and sizes.
     """
+    words = {
+        "pictures": data_set.pictures or data_set.name,
+        "height": data_set.height,
+        "width": data_set.width,
+        "classes": data_set.classes,
+    }
+    described = [("data set", data_set.name), ("pictures", data_set.pictures)]
+    described += [("label names", ", ".join(data_set.label_names))]
     return [
         Section("Model card", [_summary(verdict)]),
-        Section("Intended use", [INTENDED_USE]),
-        Section("Limits", LIMITS),
-        Section("Data", [DATA], ("", "value"), [*data, ("label names", ", ".join(features.LABEL_NAMES))]),
+        Section("Intended use", [INTENDED_USE.format(**words)]),
+        Section("Limits", [limit.format(**words) for limit in LIMITS]),
+        Section("Data", [DATA], ("", "value"), [*described, *data]),
         Section("Method", [_method(settings), f"Digest of the source code: {code_digest}."]),
         _metrics(verdict),
         _slices(verdict),
-        _confusion(verdict),
+        _confusion(verdict, data_set.label_names),
         _corrupted(verdict),
         _criteria(verdict),
         Section(
@@ -253,14 +268,11 @@ def _slices(verdict: Mapping[str, Any]) -> Section:
     return Section("By class and image quality", [], header, rows)
 
 
-def _confusion(verdict: Mapping[str, Any]) -> Section:
+def _confusion(verdict: Mapping[str, Any], names: tuple[str, ...]) -> Section:
     rows = [
-        (name, *map(str, counts))
-        for name, counts in zip(features.LABEL_NAMES, verdict["confusion_matrix"], strict=False)
+        (name, *map(str, counts)) for name, counts in zip(names, verdict["confusion_matrix"], strict=False)
     ]
-    return Section(
-        "Confusion", ["Rows are true classes, columns predicted ones."], ("", *features.LABEL_NAMES), rows
-    )
+    return Section("Confusion", ["Rows are true classes, columns predicted ones."], ("", *names), rows)
 
 
 def _corrupted(verdict: Mapping[str, Any]) -> Section:

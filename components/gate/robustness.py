@@ -16,7 +16,7 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
-from components.data import features
+from components.data import dataset, features
 from components.data.rows import read_columns
 from components.gate import corruptions
 
@@ -37,6 +37,7 @@ def Robustness(  # noqa: N802 - the name is the component's
     evaluation: OutputArtifact[standard_artifacts.ModelEvaluation],
     images: Parameter[int],
     severity: Parameter[int],
+    data_set: Parameter[str] = "",
     source_digest: Parameter[str] = "",
 ) -> None:
     """Measures accuracy on corrupted images of the test split.
@@ -48,6 +49,7 @@ def Robustness(  # noqa: N802 - the name is the component's
             properties `current_model` and `current_model_id`, which say which model it is about.
         images: how many test images, those with the lowest content hashes: a sample that is the same in every run.
         severity: of the corruptions, 1 to 5.
+        data_set: of the examples, as `DataSet.to_json` writes it.
         source_digest: of this component's source files: part of the cache key, and nothing else.
 
     Raises:
@@ -55,7 +57,7 @@ def Robustness(  # noqa: N802 - the name is the component's
     """
     del source_digest
     folder = artifact_utils.get_split_uri([examples], features.TEST_SPLIT)
-    pixels, labels = sample(*read_images(folder), images)
+    pixels, labels = sample(*read_images(folder, dataset.from_json(data_set).shape), images)
     saved_model = tf.saved_model.load(path_utils.serving_model_path(model.uri))
     report = measure(served_classifier(saved_model), pixels, labels, severity)
     out = pathlib.Path(evaluation.uri)
@@ -106,11 +108,13 @@ def served_classifier(saved_model: Any) -> Classifier:
     return classify
 
 
-def read_images(folder: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def read_images(
+    folder: str, shape: tuple[int, int, int] = features.IMAGE_SHAPE
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Reads a split's TFRecords.
 
     Returns:
-        pixels `[n, 32, 32, 3]` uint8, labels `[n]` int64, content hashes `[n]` of 32 bytes.
+        pixels `[n, *shape]` uint8, labels `[n]` int64, content hashes `[n]` of 32 bytes.
 
     Raises:
         ValueError: there is no row.
@@ -121,7 +125,7 @@ def read_images(folder: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         features.CONTENT_HASH: tf.io.FixedLenFeature([], tf.string),
     }
     rows = read_columns(folder, spec)
-    pixels = np.frombuffer(b"".join(rows[features.IMAGE]), np.uint8).reshape(-1, *features.IMAGE_SHAPE)
+    pixels = np.frombuffer(b"".join(rows[features.IMAGE]), np.uint8).reshape(-1, *shape)
     return pixels, rows[features.LABEL], rows[features.CONTENT_HASH].astype("S32")
 
 

@@ -25,7 +25,7 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
-from components.data import features
+from components.data import dataset, features
 from components.gate import gate_metrics, gate_statistics, misses, robustness
 from components.serving import pusher
 
@@ -86,6 +86,7 @@ def Verdict(  # noqa: N802, PLR0913, PLR0917 - the name is the component's, and 
     newest: InputArtifact[standard_artifacts.ModelEvaluation] = None,  # type: ignore[assignment]
     newest_blessing: InputArtifact[standard_artifacts.ModelBlessing] = None,  # type: ignore[assignment]
     seed_spread: Parameter[float] = 0.0,
+    data_set: Parameter[str] = "",
     source_digest: Parameter[str] = "",
 ) -> None:
     """Blesses the model if every criterion is met by evidence about this very model.
@@ -102,13 +103,15 @@ def Verdict(  # noqa: N802, PLR0913, PLR0917 - the name is the component's, and 
         minimum_corrupted_accuracy, minimum_worst_corrupted_accuracy: floors for `corrupted`.
         newest, newest_blessing: an Evaluator's on the newest span's test images alone; both or neither.
         seed_spread: how far the accuracies of one recipe's seeds lie apart; a smaller change is not called better.
+        data_set: what it was judged on, as `DataSet.to_json` writes it.
         source_digest: of this component's source files: part of the cache key, and nothing else.
     """
     del source_digest
     report = json.loads((pathlib.Path(corrupted.uri) / robustness.REPORT_FILE).read_text(encoding="utf-8"))
-    judged = Evaluation(evaluation.uri)
-    newest_judged = _newest_evaluation(newest, newest_blessing)
-    control = Evaluation(gain.uri)
+    names = dataset.from_json(data_set).label_names
+    judged = Evaluation(evaluation.uri, names)
+    newest_judged = _newest_evaluation(newest, newest_blessing, names)
+    control = Evaluation(gain.uri, names)
     criteria = [
         *judged.criteria(SERVED),
         *newest_criteria(newest_judged),
@@ -148,9 +151,11 @@ class Evaluation:
 
     Args:
         uri: of the `ModelEvaluation`.
+        label_names: of the classes.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, label_names: tuple[str, ...] = features.LABEL_NAMES) -> None:
+        self.label_names = label_names
         result = tfma.load_eval_result(uri)
         specs = result.config.model_specs
         self.has_baseline = len(specs) > 1
@@ -162,7 +167,7 @@ class Evaluation:
         self.baseline_metrics = (
             _numbers(tfma.load_eval_result(uri, model_name=names[True])) if self.has_baseline else {}
         )
-        self.confusion_matrix = _confusion_matrix(result)
+        self.confusion_matrix = _confusion_matrix(result, len(label_names))
         self.model_path = str(result.model_location)
         self.validation: validation_result_pb2.ValidationResult = tfma.load_validation_result(uri)
 
@@ -203,13 +208,22 @@ class Evaluation:
             "mcnemar_p": overall[gate_metrics.P_VALUE + _DIFFERENCE],
         }
 
+    def slice_name(self, where: tuple[Any, ...]) -> str:
+        """A TFMA slice key in words: class labels by name."""
+        if not where:
+            return OVERALL
+        return ", ".join(
+            f"{feature}={self.label_names[int(value)] if feature == features.LABEL else _text(value)}"
+            for feature, value in where
+        )
+
     def _criterion(self, name: str, where: tuple[Any, ...], threshold: Any, baseline_name: str) -> Criterion:
         is_change = threshold.HasField("change_threshold")
         value = self.metrics.get(where, {}).get(name + _DIFFERENCE if is_change else name)
         baseline = self.baseline_metrics.get(where, {}).get(ACCURACY if is_change else name)
         if not is_change:
             least = threshold.value_threshold.lower_bound.value
-            return Criterion(name, slice_name(where), least, value, baseline, _reaches(value, least))
+            return Criterion(name, self.slice_name(where), least, value, baseline, _reaches(value, least))
         least = threshold.change_threshold.absolute.value
         overall = self.metrics.get(where, {})
         remark = (
@@ -220,7 +234,7 @@ class Evaluation:
             else ""
         )
         return Criterion(
-            name, slice_name(where), least, value, baseline, _reaches(value, least), _CHANGE, remark
+            name, self.slice_name(where), least, value, baseline, _reaches(value, least), _CHANGE, remark
         )
 
 
@@ -294,7 +308,7 @@ def compose(
         "criteria": listed,
         **_overall(judged, seed_spread),
         "slices": {
-            slice_name(where): _with_interval(values)
+            judged.slice_name(where): _with_interval(values)
             for where, values in sorted(judged.metrics.items(), key=lambda item: str(item[0]))
             if where
         },
@@ -354,16 +368,6 @@ def comparison_sentence(comparison: Mapping[str, Any]) -> str:
     )
 
 
-def slice_name(where: tuple[Any, ...]) -> str:
-    """A TFMA slice key in words: class labels by name."""
-    if not where:
-        return OVERALL
-    return ", ".join(
-        f"{feature}={features.LABEL_NAMES[int(value)] if feature == features.LABEL else _text(value)}"
-        for feature, value in where
-    )
-
-
 def _write(
     blessing: types.Artifact, verdict: types.Artifact, record: dict[str, Any], model: types.Artifact
 ) -> None:
@@ -396,7 +400,7 @@ def _describe(verdict: types.Artifact, record: Mapping[str, Any]) -> None:
 
 
 def _newest_evaluation(
-    newest: types.Artifact | None, newest_blessing: types.Artifact | None
+    newest: types.Artifact | None, newest_blessing: types.Artifact | None, label_names: tuple[str, ...]
 ) -> Evaluation | None:
     """The evaluation on the newest span's test images, if there is one.
 
@@ -406,7 +410,7 @@ def _newest_evaluation(
     if (newest is None) != (newest_blessing is None):
         given = "newest_blessing" if newest is None else "newest"
         raise ValueError(f"Expected newest and newest_blessing, or neither; received {given} alone.")
-    return None if newest is None else Evaluation(newest.uri)
+    return None if newest is None else Evaluation(newest.uri, label_names)
 
 
 def _serving_criterion(infra_blessing: types.Artifact) -> Criterion:
@@ -464,13 +468,13 @@ def _numbers(result: Any) -> dict[tuple[Any, ...], dict[str, float]]:
     }
 
 
-def _confusion_matrix(result: Any) -> list[list[int]]:
+def _confusion_matrix(result: Any, number: int) -> list[list[int]]:
     """Images by true class (rows) and predicted class (columns), over all test images; empty if not measured."""
     plots = dict(result.plots).get((), {}).get("", {}).get("", {})
     matrices = plots.get("multiClassConfusionMatrixAtThresholds", {}).get("matrices", [])
     if not matrices:
         return []
-    classes = range(len(features.LABEL_NAMES))
+    classes = range(number)
     counts = {
         (entry.get("actualClassId", 0), entry.get("predictedClassId", 0)): int(entry["numWeightedExamples"])
         for entry in matrices[0]["entries"]

@@ -25,7 +25,8 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
-from components.data import features
+from components.data import dataset, features
+from components.data.dataset import CIFAR10, DataSet
 from components.serving import serving_folder, serving_requests
 from components.serving.serving_limits import ServingLimits
 
@@ -47,6 +48,7 @@ def ServingCheck(  # noqa: N802 - the name is the component's
     blessing: OutputArtifact[standard_artifacts.InfraBlessing],
     model_run: InputArtifact[standard_artifacts.ModelRun] = None,
     limits: Parameter[str] = "{}",
+    data_set: Parameter[str] = "",
     source_digest: Parameter[str] = "",
 ) -> None:
     """Sends real requests to the exported model, and blesses it for a server if all are answered well.
@@ -58,6 +60,7 @@ def ServingCheck(  # noqa: N802 - the name is the component's
             compares; and the folder `report.json`.
         model_run: where the trainer left `serving_reference.npz`, if the served numbers shall equal its own.
         limits: `ServingLimits` as JSON; what is left out has its default.
+        data_set: what the model was trained on, as `DataSet.to_json` writes it.
         source_digest: of this component's source files: part of the cache key, and nothing else.
 
     Raises:
@@ -66,7 +69,7 @@ def ServingCheck(  # noqa: N802 - the name is the component's
     del source_digest
     saved_model = pathlib.Path(path_utils.serving_model_path(model.uri))
     reference = None if model_run is None else pathlib.Path(model_run.uri) / REFERENCE_FILE
-    report = check_model(saved_model, reference, parse_limits(limits))
+    report = check_model(saved_model, reference, parse_limits(limits), dataset.from_json(data_set))
     folder = pathlib.Path(blessing.uri)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / REPORT_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -96,15 +99,19 @@ def parse_limits(text: str) -> ServingLimits:
 
 
 def check_model(
-    saved_model: pathlib.Path, reference: pathlib.Path | None, limits: ServingLimits
+    saved_model: pathlib.Path,
+    reference: pathlib.Path | None,
+    limits: ServingLimits,
+    data_set: DataSet = CIFAR10,
 ) -> dict[str, Any]:
     """Checks a SavedModel in a process of its own.
 
     Args:
         saved_model: its folder.
-        reference: an .npz of the trainer's `pixels` uint8 `[n, 32, 32, 3]`, `embedding` float32 `[n, d]` and
-            `probabilities` float32 `[n, 10]`; None leaves that comparison out.
+        reference: an .npz of the trainer's `pixels` uint8 `[n, height, width, 3]`, `embedding` float32 `[n, d]` and
+            `probabilities` float32 `[n, classes]`; None leaves that comparison out.
         limits: what the model may take.
+        data_set: its names and sizes, which the signatures have to have.
 
     Returns:
         The report: `passed`, `reason` (empty if passed), `model_digest`, `checks` (name, passed, problem,
@@ -114,13 +121,13 @@ def check_model(
     found: dict[str, Any] = {"checks": [], "figures": {}}
     try:
         digest = serving_folder.model_digest(saved_model)
-        pixels = _pixels(reference)
+        pixels = _pixels(reference, data_set)
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         reason = f"the model or the trainer's reference cannot be read: {error}"
     else:
         with tempfile.TemporaryDirectory(prefix="serving-check-") as name:
             folder = pathlib.Path(name)
-            _write_request(folder, saved_model, reference, pixels, limits)
+            _write_request(folder, saved_model, reference, pixels, limits, data_set)
             found = _run_requests(folder, limits)
         reason = found.get("reason") or _summary(found["checks"])
     return {
@@ -147,6 +154,7 @@ def _write_request(
     reference: pathlib.Path | None,
     pixels: Any,
     limits: ServingLimits,
+    data_set: DataSet = CIFAR10,
 ) -> None:
     """Writes what `serving_requests` reads."""
     np.save(folder / "pixels.npy", pixels)
@@ -154,7 +162,7 @@ def _write_request(
         "model": str(saved_model.resolve()),
         "reference": None if reference is None else str(reference.resolve()),
         "limits": dataclasses.asdict(limits),
-        "label_names": list(features.LABEL_NAMES),
+        "label_names": list(data_set.label_names),
         "project_packages": list(PROJECT_PACKAGES),
         "examples": [base64.b64encode(example).decode("ascii") for example in _examples(pixels)],
     }
@@ -198,9 +206,9 @@ def _death(folder: pathlib.Path, limits: ServingLimits) -> str | None:
     return f"its process died with status {status}: {_tail(folder / 'log')}" if status else None
 
 
-def _pixels(reference: pathlib.Path | None) -> Any:
-    """uint8 [257, 32, 32, 3]: the reference's images over and over, or noise where there is none."""
-    shape = (serving_requests.LARGE_BATCH, *features.IMAGE_SHAPE)
+def _pixels(reference: pathlib.Path | None, data_set: DataSet = CIFAR10) -> Any:
+    """uint8 [257, height, width, 3]: the reference's images over and over, or noise where there is none."""
+    shape = (serving_requests.LARGE_BATCH, *data_set.shape)
     if reference is not None:
         with np.load(reference, allow_pickle=False) as arrays:
             if "pixels" in arrays.files and len(arrays["pixels"]) > 1:

@@ -27,26 +27,36 @@ from typing import Any
 
 import numpy as np
 
-CLASSES = 10
 LARGE_BATCH = 257  # no multiple of anything a model might have been built for
 LATENCY_REQUESTS = 100
 LATENCY_WARM_UP = 10
 MEMORY_EXIT_STATUS = 3
 
-# Signature -> inputs and outputs, each as name -> dtype and shape after the batch; None is any size.
-CONTRACT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "serving_default": ({"image_bytes": ("string", [])}, {"embedding": ("float32", [None])}),
-    "embed_pixels": ({"pixels": ("uint8", [32, 32, 3])}, {"embedding": ("float32", [None])}),
-    "classify": (
-        {"image_bytes": ("string", [])},
-        {
-            "probabilities": ("float32", [CLASSES]),
-            "label": ("string", []),
-            "label_names": ("string", [CLASSES]),
-        },
-    ),
-    "evaluate": ({"examples": ("string", [])}, {"probabilities": ("float32", [CLASSES])}),
-}
+Contract = dict[str, tuple[dict[str, Any], dict[str, Any]]]
+
+
+def contract(classes: int, shape: Sequence[int]) -> Contract:
+    """Signature -> inputs and outputs, each as name -> dtype and shape after the batch; None is any size.
+
+    Args:
+        classes: of the classifier.
+        shape: of a picture: height, width, channels.
+    """
+    return {
+        "serving_default": ({"image_bytes": ("string", [])}, {"embedding": ("float32", [None])}),
+        "embed_pixels": ({"pixels": ("uint8", list(shape))}, {"embedding": ("float32", [None])}),
+        "classify": (
+            {"image_bytes": ("string", [])},
+            {
+                "probabilities": ("float32", [classes]),
+                "label": ("string", []),
+                "label_names": ("string", [classes]),
+            },
+        ),
+        "evaluate": ({"examples": ("string", [])}, {"probabilities": ("float32", [classes])}),
+    }
+
+
 STRING_OUTPUTS = frozenset({"label", "label_names"})
 IMAGE_SIGNATURES = ("serving_default", "classify")
 
@@ -82,7 +92,8 @@ class Session:
 
     Attributes:
         request: `request.json`.
-        pixels: uint8 `[257, 32, 32, 3]`.
+        pixels: uint8 `[257, height, width, 3]`.
+        contract: what the model has to have.
         figures: what is measured, for the report.
     """
 
@@ -92,6 +103,7 @@ class Session:
         self.tf = tf
         self.request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
         self.pixels = np.load(folder / "pixels.npy", allow_pickle=False)
+        self.contract = contract(len(self.request["label_names"]), self.pixels.shape[1:])
         self.figures: dict[str, Any] = {"tensorflow": tf.__version__}
         self._examples = [base64.b64decode(example) for example in self.request["examples"]]
         self._model: Any = None
@@ -104,13 +116,13 @@ class Session:
     def load(self) -> None:
         """Loads the SavedModel and compares its signatures with the contract."""
         self._model = self.tf.saved_model.load(self.request["model"])
-        missing = sorted(CONTRACT.keys() - set(self._model.signatures))
+        missing = sorted(self.contract.keys() - set(self._model.signatures))
         if missing:
             raise CheckFailedError(
                 f"missing signatures: {', '.join(missing)}; the model has "
                 f"{', '.join(sorted(self._model.signatures)) or 'none'}"
             )
-        for name, (inputs, outputs) in CONTRACT.items():
+        for name, (inputs, outputs) in self.contract.items():
             signature = self._model.signatures[name]
             self._compare_specs(f"{name} takes", inputs, signature.structured_input_signature[1])
             self._compare_specs(f"{name} returns", outputs, signature.structured_outputs)
@@ -120,12 +132,12 @@ class Session:
 
         Args:
             signature: its name.
-            values: uint8 `[batch, 32, 32, 3]` for `embed_pixels`, else a list of byte strings.
+            values: uint8 `[batch, height, width, 3]` for `embed_pixels`, else a list of byte strings.
 
         Returns:
             Output name -> array, checked for shape, dtype, finiteness, and probabilities for their sum.
         """
-        inputs, outputs = CONTRACT[signature]
+        inputs, outputs = self.contract[signature]
         (name,) = inputs
         dtype, tail = inputs[name]
         tensor = self.tf.constant(values, dtype, shape=[len(values), *tail])
@@ -223,7 +235,7 @@ def check_batches(session: Session, signature: str) -> None:
 def check_agreement(session: Session) -> None:
     """The signatures say the same of the same images, and labels name the likeliest class."""
     rows = slice(0, 16)
-    answers = {name: session.ask(name, session.values(name, rows)) for name in CONTRACT}
+    answers = {name: session.ask(name, session.values(name, rows)) for name in session.contract}
     session.compare(
         "the embedding of pixels and of the same pixels as PNG",
         answers["embed_pixels"]["embedding"],
@@ -252,7 +264,7 @@ def check_session(session: Session) -> None:
     graph's restoring operation misses.
     """
     tf = session.tf
-    values = {name: session.values(name, slice(0, 4)) for name in CONTRACT}
+    values = {name: session.values(name, slice(0, 4)) for name in session.contract}
     with tf.Graph().as_default(), tf.compat.v1.Session() as server:
         loaded = tf.compat.v1.saved_model.load(server, ["serve"], session.request["model"])
         answers = {
@@ -261,7 +273,7 @@ def check_session(session: Session) -> None:
                 {tensor.name: values[name] for tensor in signature.inputs.values()},
             )
             for name, signature in loaded.signature_def.items()
-            if name in CONTRACT
+            if name in session.contract
         }
     for name, answer in answers.items():
         expected = session.ask(name, values[name])
@@ -321,7 +333,7 @@ def checks(session: Session) -> Iterator[tuple[str, Callable[[], None]]]:
     """Yields the checks by name: hostile ones first, before large batches raise the peak memory."""
     tf = session.tf
     yield "signatures", session.load
-    for signature in CONTRACT:
+    for signature in session.contract:
         yield f"first request/{signature}", functools.partial(_first_request, session, signature)
     session.figures["memory_loaded_mb"] = round(peak_memory_mb())
     gradient = np.linspace(0, 255, 400 * 600 * 3).reshape(400, 600, 3).astype(np.uint8)
@@ -346,7 +358,7 @@ def checks(session: Session) -> Iterator[tuple[str, Callable[[], None]]]:
     }
     for name, image in served.items():
         yield name, functools.partial(check_image, session, image)
-    for signature in CONTRACT:
+    for signature in session.contract:
         yield f"batches/{signature}", functools.partial(check_batches, session, signature)
     yield "agreement of signatures", functools.partial(check_agreement, session)
     yield "loaded as TensorFlow Serving does", functools.partial(check_session, session)

@@ -14,8 +14,9 @@ import tensorflow as tf
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
-from components.data import anomaly_gate, data_checks, features
+from components.data import anomaly_gate, data_checks, dataset, features
 from components.data.data_limits import DataLimits
+from components.data.dataset import CIFAR10, DataSet
 from components.gate import label_check
 from pipeline import pipeline
 from pipeline.report import measures
@@ -40,7 +41,7 @@ class TestSplit:
     """The test images and what the exported model says of them.
 
     Attributes:
-        images: [n, 32, 32, 3] uint8.
+        images: [n, height, width, 3] uint8.
         labels: [n] int64.
         probabilities: [n, classes] float32, of the signature that TFMA judged.
         sample: [m] int64, the rows that were embedded.
@@ -96,6 +97,7 @@ class DataFacts:
         figures: the training images' figures.
         findings: the AnomalyGate's, as it wrote them.
         allowed: whether errors were let through.
+        unlabelled: training images without a label.
         agreement: LabelCheck's: with which share of the labels the served model agrees; empty when none was served.
     """
 
@@ -106,6 +108,7 @@ class DataFacts:
     findings: list[dict[str, Any]]
     allowed: bool
     agreement: dict[str, Any] = dataclasses.field(default_factory=dict)
+    unlabelled: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +127,7 @@ class Facts:
         lineage: every artifact of the run.
         environment: versions and device, where the report was written.
         code_digest: of the code that ran; None for a run that recorded none.
+        data_set: what was trained on.
     """
 
     summary: dict[str, Any]
@@ -137,6 +141,7 @@ class Facts:
     lineage: list[StoredArtifact]
     environment: dict[str, str]
     code_digest: str | None
+    data_set: DataSet = CIFAR10
 
 
 def gather(run: StoredRun, summary: dict[str, Any]) -> Facts:
@@ -163,6 +168,7 @@ def gather(run: StoredRun, summary: dict[str, Any]) -> Facts:
         lineage=[artifact for node in run.nodes for artifact in run.outputs(node)],
         environment=environment(),
         code_digest=lineage.get("code_digest"),
+        data_set=anomaly_gate.data_set_of(examples),
     )
 
 
@@ -186,7 +192,7 @@ def environment() -> dict[str, str]:
 
 
 def make_views(config: PretrainingConfig, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two views of uint8 [k, 32, 32, 3], drawn as pretraining draws them: uint8 [k, size, size, 3] each."""
+    """Two views of uint8 [k, height, width, 3], drawn as pretraining draws them: uint8 [k, size, size, 3] each."""
     seeds = keras.random.SeedGenerator(config.seed)
     made = [_view(images, view, seeds) for view in (config.view_1, config.view_2)]
     return made[0], made[1]
@@ -203,7 +209,9 @@ def _views(values: dict[str, Any], examples: standard_artifacts.Examples) -> Vie
     """Views with the settings of the run; the preset's own defaults where a run recorded none."""
     rows = _rows(examples, features.TRAIN_SPLIT, _LOOKED_THROUGH)
     images, labels = rows.images, rows.labels
-    chosen = measures.one_of_each(labels, len(features.LABEL_NAMES))[:SHOWN_VIEWS]
+    chosen = measures.one_of_each(labels, anomaly_gate.data_set_of(examples).classes)[:SHOWN_VIEWS]
+    if len(chosen) == 0:  # no label among the first ones
+        chosen = np.arange(min(SHOWN_VIEWS, len(labels)))
     config = settings.from_dict(PretrainingConfig, values["pretraining"], "pretraining.")
     first, second = make_views(config, images[chosen])
     return Views(images[chosen], labels[chosen], first, second)
@@ -245,7 +253,7 @@ def _rows(examples: standard_artifacts.Examples, split: str, limit: int = -1) ->
     pixels = np.frombuffer(b"".join(parsed[features.IMAGE].numpy()), np.uint8)
     return _Rows(
         serialized=np.array(records, dtype=object),
-        images=pixels.reshape(-1, *features.IMAGE_SHAPE),
+        images=pixels.reshape(-1, *anomaly_gate.data_set_of(examples).shape),
         labels=parsed[features.LABEL].numpy(),
     )
 
@@ -265,13 +273,15 @@ def _data(run: StoredRun, examples: standard_artifacts.Examples) -> DataFacts:
         anomaly_gate.read_splits(before[0])[features.TRAIN_SPLIT].compared_figures() if before else {}
     )
     limits = _limits(run)
+    classes = anomaly_gate.data_set_of(examples).classes
     return DataFacts(
         span=span,
         earlier_span=anomaly_gate.span_of(before[0]) if before else None,
         counts={
-            name: np.bincount(rows.labels, minlength=len(features.LABEL_NAMES)).tolist()
+            name: np.bincount(rows.labelled().labels, minlength=classes).tolist()
             for name, rows in splits.items()
         },
+        unlabelled=int((splits[features.TRAIN_SPLIT].labels == dataset.UNLABELLED).sum()),
         figures=[_compared(name, values, earlier_train.get(name), limits) for name, values in train.items()],
         findings=written["findings"],
         allowed=bool(written[anomaly_gate.ALLOW_KEY]),

@@ -138,9 +138,9 @@ def render(facts: Facts) -> str:
 
 def context(facts: Facts) -> dict[str, Any]:
     """What the template is given."""
-    test = facts.test
+    test, names = facts.test, facts.data_set.label_names
     predicted = test.probabilities.argmax(1)
-    matrix = measures.confusion(test.labels, predicted, len(features.LABEL_NAMES))
+    matrix = measures.confusion(test.labels, predicted, len(names))
     bins = measures.calibration(test.labels, test.probabilities)
     mistakes = measures.worst_mistakes(test.labels, test.probabilities, MISTAKES)
     album = _album(facts, mistakes)
@@ -154,11 +154,12 @@ def context(facts: Facts) -> dict[str, Any]:
         "criteria": each_remark_once(facts.verdict.get("criteria", [])),
         "gain": gain_words(facts.verdict.get("criteria", [])),
         "comparison": facts.verdict.get("comparison", {}),
-        "classes": features.LABEL_NAMES,
+        "classes": names,
+        "data_set": facts.data_set,
         "album": album,
         "accuracy": accuracy_bars(facts, int((predicted == test.labels).sum())),
         "overall": measures.share(int(matrix.trace()), int(matrix.sum())),
-        "class_bars": class_bars(matrix, class_floors(facts.settings.get("gate", {}))),
+        "class_bars": class_bars(matrix, class_floors(facts.settings.get("gate", {}), names), names),
         "slices": slice_bars(facts.verdict.get("slices", {})),
         "corrupted": corruption_bars(facts.verdict.get("corrupted", {})),
         "matrix": matrix.tolist(),
@@ -223,20 +224,22 @@ def accuracy_bars(facts: Facts, right: int) -> list[Bar]:
     return bars
 
 
-def class_floors(gate: dict[str, Any]) -> list[float | None]:
+def class_floors(gate: dict[str, Any], names: tuple[str, ...] = features.LABEL_NAMES) -> list[float | None]:
     """The gate's floor of each class: one for all, one each, or none recorded."""
-    each = gate.get("class_floors") or [gate.get("minimum_class_accuracy")] * len(features.LABEL_NAMES)
-    return list(each)
+    each = list(gate.get("class_floors") or [gate.get("minimum_class_accuracy")])
+    return each if len(each) == len(names) else each * len(names)
 
 
-def class_bars(matrix: np.ndarray, floors: list[float | None]) -> list[Bar]:
+def class_bars(
+    matrix: np.ndarray, floors: list[float | None], names: tuple[str, ...] = features.LABEL_NAMES
+) -> list[Bar]:
     """Accuracy on the test images of each class that has any."""
     bars = []
     for number, row in enumerate(matrix):
         if row.sum():
             part = measures.share(int(row[number]), int(row.sum()))
             text = f"{percent(part.value)} ({part.right} of {part.total})"
-            name = features.LABEL_NAMES[number]
+            name = names[number]
             bars.append(Bar(name, part.value, text, part.lower, part.upper, floors[number]))
     return bars
 
@@ -352,19 +355,19 @@ def _picture(album: Sprite, name: str, text: str, caption: str = "", good: bool 
 def _map(facts: Facts, album: Sprite) -> dict[str, Any]:
     """Points by class, and how well the map tells classes apart."""
     test = facts.test
-    labels = test.labels[test.sample]
+    labels, names = test.labels[test.sample], facts.data_set.label_names
     placed = measures.flat_map(test.vectors)
     predicted = test.probabilities.argmax(1)
-    points: list[list[Point]] = [[] for _ in features.LABEL_NAMES]
+    points: list[list[Point]] = [[] for _ in names]
     for row, label, (x, y) in zip(test.sample.tolist(), labels.tolist(), placed.tolist(), strict=True):
-        said = features.LABEL_NAMES[predicted[row]]
-        name = features.LABEL_NAMES[label]
+        said = names[predicted[row]]
+        name = names[label]
         words = f"{name}, test image {row}" + ("" if said == name else f", taken for {said}")
         points[label].append(Point(20 + 660 * x, 20 + 520 * y, _picture(album, f"test-{row}", words)))
     kept = [number for number, found in enumerate(points) if found]
     middles = [_dense_place(np.array([(point.x, point.y) for point in points[k]])) for k in kept]
     groups = [
-        Group(features.LABEL_NAMES[k], COLORS[k], points[k], x, y)
+        Group(names[k], COLORS[k % len(COLORS)], points[k], x, y)
         for k, (x, y) in zip(kept, apart(middles), strict=True)
     ]
     return {"groups": groups, "mapped": len(labels), "separation": measures.separation(placed, labels)}
@@ -398,19 +401,19 @@ def apart(places: list[tuple[float, float]]) -> list[tuple[float, float]]:
 def _neighbors(facts: Facts, album: Sprite) -> list[tuple[Picture, list[Picture]]]:
     """One test image of each class with the nearest other test images."""
     test = facts.test
-    labels = test.labels[test.sample]
-    queries = measures.one_of_each(labels, len(features.LABEL_NAMES))
+    labels, names = test.labels[test.sample], facts.data_set.label_names
+    queries = measures.one_of_each(labels, len(names))
     count = min(NEIGHBORS, len(labels) - 1)
     found = measures.neighbors(test.vectors, queries, count)
     lines = []
     for query, rows in zip(queries, found, strict=True):
-        name = features.LABEL_NAMES[labels[query]]
+        name = names[labels[query]]
         near = [
             _picture(
                 album,
                 f"test-{test.sample[row]}",
-                f"neighbor: {features.LABEL_NAMES[labels[row]]}",
-                features.LABEL_NAMES[labels[row]],
+                f"neighbor: {names[labels[row]]}",
+                names[labels[row]],
                 bool(labels[row] == labels[query]),
             )
             for row in rows
@@ -421,14 +424,14 @@ def _neighbors(facts: Facts, album: Sprite) -> list[tuple[Picture, list[Picture]
 
 def _mistake(facts: Facts, album: Sprite, row: int) -> Picture:
     probabilities = facts.test.probabilities[row]
-    truth = features.LABEL_NAMES[facts.test.labels[row]]
-    said = features.LABEL_NAMES[probabilities.argmax()]
+    truth = facts.data_set.label_name(int(facts.test.labels[row]))
+    said = facts.data_set.label_names[probabilities.argmax()]
     words = f"{truth}, taken for {said} with probability {probabilities.max():.0%}"
     return _picture(album, f"test-{row}", words, f"{truth} → {said} {probabilities.max():.0%}")
 
 
 def _view_pictures(facts: Facts, album: Sprite) -> list[tuple[Picture, Picture, Picture]]:
-    names = [features.LABEL_NAMES[label] for label in facts.views.labels]
+    names = [facts.data_set.label_name(int(label)) for label in facts.views.labels]
     return [
         (
             _picture(album, f"images-{i}", f"training image: {name}", name),

@@ -17,21 +17,26 @@ CONFIG_FILE = "projector_config.pbtxt"  # TensorBoard looks for this name in its
 
 
 def write(
-    folder: pathlib.Path, images: np.ndarray, labels: np.ndarray, predicted: np.ndarray, vectors: np.ndarray
+    folder: pathlib.Path,
+    images: np.ndarray,
+    labels: np.ndarray,
+    predicted: np.ndarray,
+    vectors: np.ndarray,
+    names: tuple[str, ...] = features.LABEL_NAMES,
 ) -> None:
     """Writes the files of one run.
 
     Args:
         folder: made if it does not exist.
-        images: uint8 [m, 32, 32, 3].
+        images: uint8 [m, height, width, 3].
         labels, predicted: [m] int64 class numbers.
         vectors: [m, d] float32.
+        names: of the classes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(
         folder / TENSORS, "".join("\t".join(f"{x:.6g}" for x in row) + "\n" for row in vectors.tolist())
     )
-    names = features.LABEL_NAMES
     rows = [
         f"{names[label]}\t{names[said]}\t{'yes' if label == said else 'no'}\n"
         for label, said in zip(labels, predicted, strict=True)

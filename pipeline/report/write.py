@@ -53,6 +53,7 @@ def write_report(root: Root, run_id: str) -> pathlib.Path:
         labels=test.labels[test.sample],
         predicted=test.probabilities[test.sample].argmax(1),
         vectors=test.vectors,
+        names=found.data_set.label_names,
     )
     return path
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from components.data import cifar10, data_limits
+from components.data import cifar10, data_limits, dataset
 from pipeline import nodes
 from pipeline.config import PipelineConfig
 from pipeline.console import NodeFailedError, NodeSkippedError
@@ -241,7 +241,8 @@ def _look_at(
     """Looks at the data of a span; returns what became of it."""
     record = ledger.SpanRecord(ledger.ACCEPTED, "", fingerprint, ledger.now())
     try:
-        cifar10.inspect_folder(request.data / f"{cifar10.SPAN_FOLDER}{number}")
+        found = cifar10.inspect_folder(request.data / f"{cifar10.SPAN_FOLDER}{number}")
+        request.config.gate.floors(found.data_set.classes)
     except ValueError as error:
         if isinstance(error.__cause__, OSError):  # the machine's fault, not the data's: it is looked at again
             raise NodeFailedError(f"Reading span {number}", str(error)) from error
@@ -417,7 +418,7 @@ def _go_by(served: "Parentage | None", training: Training) -> None:
 
 def _records(request: Request, number: int) -> Records:
     folder = request.data / f"{cifar10.SPAN_FOLDER}{number}"
-    return Records(folder.absolute(), number, request.test.absolute())
+    return Records(folder.absolute(), number, request.test.absolute(), dataset.read(cifar10.location(folder)))
 
 
 def _parentage(root: Root) -> "Parentage | None":

@@ -8,6 +8,8 @@ from rich.console import Console
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.orchestration.pipeline import Pipeline, RunOptions
 
+from components.data.dataset import CIFAR10, DataSet
+from components.data.statistics import schema_text
 from components.gate import misses
 from components.serving import serving_folder
 from components.serving.pusher import OVERTAKEN_PROPERTY
@@ -75,7 +77,7 @@ def run(
     Args:
         config: what to train and what it must reach.
         preset: the preset's name, for the record.
-        records: the CIFAR-10 record files, checked already.
+        records: the record files, checked already.
         root: prepared and locked by the caller.
         console: where progress is printed.
         earlier: what it takes from earlier runs; by default the served model to compare with, and no more.
@@ -149,9 +151,12 @@ def _served_model(root: Root) -> int | None:
 
 
 def _build(config: PipelineConfig, records: Records, root: Root, earlier: Earlier) -> Pipeline:
+    data_set = records.data_set or CIFAR10
     return pipeline.create_pipeline(
         config,
         pipeline.Locations(
+            schema=_schema(root, data_set),
+            data_set=data_set,
             data=str(records.input_base),
             span=records.span,
             test=str(records.test) if records.test else None,
@@ -164,6 +169,14 @@ def _build(config: PipelineConfig, records: Records, root: Root, earlier: Earlie
         beam_args(config.beam),
         bindings(earlier),
     )
+
+
+def _schema(root: Root, data_set: DataSet) -> str:
+    """The reviewed schema for CIFAR-10; for another data set the same with its labels, written into the root."""
+    if data_set == CIFAR10:
+        return pipeline.SCHEMA_FILE
+    write_atomically(root.schema, schema_text(data_set))
+    return str(root.schema)
 
 
 def _follow(

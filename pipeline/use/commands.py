@@ -140,12 +140,13 @@ def data_images(
     """Write images of a record file as PNG files, one folder a class, to look at or to embed."""
     from PIL import Image
 
-    from components.data import cifar10, features
+    from components.data import cifar10, dataset
 
     try:
-        images, labels = cifar10.read_records(records)
+        data_set = dataset.read(records.parent)
+        images, labels = cifar10.read_records(records, data_set=data_set)
         for number, (image, label) in enumerate(zip(images[:count], labels[:count], strict=True)):
-            folder = out_dir / features.LABEL_NAMES[label]
+            folder = out_dir / data_set.label_name(int(label)).replace("/", "_").lstrip(".")
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(folder / f"{records.stem}-{number:05d}.png")
     except (ValueError, OSError) as error:

@@ -18,7 +18,6 @@ from typing import TypeAlias
 
 import numpy as np
 
-from components.data import features
 from components.serving import serving_folder
 
 if typing.TYPE_CHECKING:
@@ -53,12 +52,14 @@ class Encoder:
     Attributes:
         path: the version folder that it came from.
         dimension: the length of an embedding.
+        image_shape: height, width and channels of what it takes; other images are cut and resized to it.
     """
 
     def __init__(self, model: "ServedModel") -> None:
         self._model = model
         self.path = model.path
         self.dimension: int = model.signatures["embed_pixels"].outputs[_EMBEDDING].shape[-1]
+        self.image_shape: tuple[int, ...] = tuple(model.signatures["embed_pixels"].inputs["pixels"].shape[1:])
 
     def __call__(self, images: "np.ndarray | Sequence[Image]") -> np.ndarray:
         """Embeds images.
@@ -67,8 +68,8 @@ class Encoder:
             images: uint8 `[n, height, width, 3]`, or a sequence of PNG or JPEG files: paths, or their bytes.
 
         Returns:
-            [n, d] float32, a row an image. Images of another size than 32x32 are cut to their centred square and
-            resized, as the served model does it.
+            [n, d] float32, a row an image. Images of another size than the encoder's are cut around their centre
+            to its proportions and resized, as the served model does it.
 
         Raises:
             ValueError: an array of another kind, or an image that cannot be read; it names the image.
@@ -103,7 +104,7 @@ class Encoder:
                 f"Expected uint8 images [n, height, width, 3], received {images.dtype} {list(images.shape)}. "
                 "Multiply floats in [0, 1] by 255 and round; give one image as images[None]."
             )
-        if images.shape[1:] == features.IMAGE_SHAPE:
+        if images.shape[1:] == self.image_shape:
             return self._model.call("embed_pixels", {"pixels": images})[_EMBEDDING]
         return self([_png(image) for image in images])
 

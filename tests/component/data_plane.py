@@ -11,6 +11,7 @@ from tfx.proto import range_config_pb2, transform_pb2
 
 from components.data import cifar10, features, synthetic
 from components.data.anomaly_gate import AnomalyGate
+from components.data.dataset import CIFAR10
 from components.data.example_gen import Cifar10ExampleGen
 from components.data.statistics import SCHEMA_FILE, statistics_options
 
@@ -18,11 +19,11 @@ IN_MEMORY = ["--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner
 SPANS = "span-{SPAN}"
 
 
-def write_folder(folder, train, test):
+def write_folder(folder, train, test, data_set=CIFAR10):
     """Writes (images, labels) pairs as record files."""
     folder.mkdir(parents=True)
     for name, (images, labels) in (("data_batch_1.bin", train), ("test_batch.bin", test)):
-        (folder / name).write_bytes(cifar10.encode_records(images, labels))
+        (folder / name).write_bytes(cifar10.encode_records(images, labels, data_set))
     return folder
 
 
@@ -32,13 +33,17 @@ def demo_images(seed, train=600, test=200):
     return synthetic.make_images(train, rng), synthetic.make_images(test, rng)
 
 
-def data_nodes(data, span_pattern="", allow_anomalies=False, transform=True):
+def data_nodes(
+    data, span_pattern="", allow_anomalies=False, transform=True, data_set=CIFAR10, schema=SCHEMA_FILE
+):
     """The row of data nodes, wired as in pipeline/pipeline.py."""
-    example_gen = Cifar10ExampleGen(input_base=str(data), span_pattern=span_pattern)
+    example_gen = Cifar10ExampleGen(input_base=str(data), span_pattern=span_pattern, data_set=data_set)
     examples = example_gen.outputs["examples"]
-    statistics_gen = tfx.components.StatisticsGen(examples=examples, stats_options=statistics_options())
+    statistics_gen = tfx.components.StatisticsGen(
+        examples=examples, stats_options=statistics_options(data_set)
+    )
     statistics = statistics_gen.outputs["statistics"]
-    schema = tfx.components.ImportSchemaGen(schema_file=str(SCHEMA_FILE))
+    schema = tfx.components.ImportSchemaGen(schema_file=str(schema))
     validator = tfx.components.ExampleValidator(statistics=statistics, schema=schema.outputs["schema"])
     spans = tfx.dsl.Resolver(
         strategy_class=tfx.dsl.experimental.SpanRangeStrategy,
@@ -58,6 +63,7 @@ def data_nodes(data, span_pattern="", allow_anomalies=False, transform=True):
         anomalies=validator.outputs["anomalies"],
         earlier_examples=spans.outputs["examples"],
         allow_anomalies=allow_anomalies,
+        data_set=data_set,
     )
     nodes = [example_gen, statistics_gen, schema, validator, spans, gate]
     if transform:
@@ -66,6 +72,7 @@ def data_nodes(data, span_pattern="", allow_anomalies=False, transform=True):
                 examples=examples,
                 schema=schema.outputs["schema"],
                 preprocessing_fn="components.data.preprocessing.preprocessing_fn",
+                custom_config={"data_set": data_set.to_json()},
                 splits_config=transform_pb2.SplitsConfig(
                     analyze=[features.TRAIN_SPLIT], transform=[features.TRAIN_SPLIT, features.TEST_SPLIT]
                 ),

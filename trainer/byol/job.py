@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from components.data.dataset import CIFAR10
 from trainer import settings
 from trainer.architecture import EncoderConfig
 from trainer.byol.config import PretrainingConfig
@@ -45,9 +46,14 @@ class Job:
     start: WarmStart | None
 
 
-def write_images(folder: pathlib.Path, count: int, batches: Iterable[np.ndarray]) -> None:
-    """Writes `count` images, [n, 32, 32, 3] uint8 a batch, as they come; memory does not grow with them."""
-    images = np.lib.format.open_memmap(folder / _IMAGES, "w+", np.uint8, (count, 32, 32, 3))
+def write_images(
+    folder: pathlib.Path,
+    count: int,
+    batches: Iterable[np.ndarray],
+    shape: tuple[int, int, int] = CIFAR10.shape,
+) -> None:
+    """Writes `count` images, [n, *shape] uint8 a batch, as they come; memory does not grow with them."""
+    images = np.lib.format.open_memmap(folder / _IMAGES, "w+", np.uint8, (count, *shape))
     first = 0
     for batch in batches:
         images[first : first + len(batch)] = batch
@@ -85,11 +91,16 @@ def read_job(folder: pathlib.Path) -> Job:
         config=settings.from_dict(PretrainingConfig, values["pretraining"], "pretraining."),
         encoder=settings.from_dict(EncoderConfig, values["encoder"], "encoder."),
         data=PretrainingImages(np.load(folder / _IMAGES, mmap_mode="r"), norm["mean"], norm["std"]),
-        monitor=MonitorImages(**_arrays(monitor)) if monitor.exists() else None,
+        monitor=_monitor(_arrays(monitor)) if monitor.exists() else None,
         checkpoints=pathlib.Path(values["checkpoints"]),
         result=pathlib.Path(values["result"]),
         start=WarmStart(weights=_arrays(folder / _WEIGHTS), **start) if start else None,
     )
+
+
+def _monitor(arrays: dict[str, np.ndarray]) -> MonitorImages:
+    classes = int(arrays.pop("classes"))
+    return MonitorImages(**arrays, classes=classes)
 
 
 def write_result(job: Job, result: PretrainingResult) -> None:

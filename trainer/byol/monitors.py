@@ -23,15 +23,17 @@ class MonitorImages:
     """Held-out training images, and training images with labels that they are compared with.
 
     Attributes:
-        bank, bank_labels: [n, 32, 32, 3] uint8 and [n] int64, the kNN classifier's reference.
-        queries, query_labels: [m, 32, 32, 3] uint8 and [m] int64, held out of the bank. Pretraining sees them
+        bank, bank_labels: [n, height, width, 3] uint8 and [n] int64, the kNN classifier's reference.
+        queries, query_labels: [m, height, width, 3] uint8 and [m] int64, held out of the bank. Pretraining sees them
             as it sees every training image, without labels.
+        classes: number of labels.
     """
 
     bank: np.ndarray
     bank_labels: np.ndarray
     queries: np.ndarray
     query_labels: np.ndarray
+    classes: int = 10
 
 
 def projection_spread(projections: np.ndarray) -> float:
@@ -77,7 +79,7 @@ def measure(model: keras.Model, images: MonitorImages) -> dict[str, float]:
     )
     if not all(np.isfinite(outputs).all() for outputs in (queries, bank, online, target)):
         return dict.fromkeys(MEASURED, float("nan"))
-    predicted = representations.knn_predict(bank, images.bank_labels, queries)
+    predicted = representations.knn_predict(bank, images.bank_labels, queries, classes=images.classes)
     unit = representations.unit_rows(online)
     values = (
         float(np.mean(predicted == images.query_labels)),

@@ -14,6 +14,7 @@ import tensorflow as tf
 from tfx import v1 as tfx
 
 from components import staging
+from components.data import dataset
 from trainer import input_pipeline, settings
 from trainer.architecture import EncoderConfig
 from trainer.byol import engine, job, monitors, warm_start
@@ -64,7 +65,8 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
     The monitors' values are in `model_run` after each epoch: as CSV and as TensorBoard events.
 
     `fn_args.custom_config` holds `pretraining` and `encoder` (their dataclasses as dicts) and `checkpoints`, a folder
-    that outlives a killed run, and `memory_images`, as `input_pipeline.open_split` takes it. `warm_start`, "never" when
+    that outlives a killed run, and `memory_images`, as `input_pipeline.open_split` takes it. `data_set` is
+    a DataSet as JSON, CIFAR-10 when absent. `warm_start`, "never" when
     absent, says what is taken over from the earlier Pretrainer's model in `fn_args.base_model`.
     """
     allow_memory_growth()
@@ -72,7 +74,10 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
     config = settings.from_dict(PretrainingConfig, fn_args.custom_config["pretraining"], "pretraining.")
     encoder = settings.from_dict(EncoderConfig, fn_args.custom_config["encoder"], "encoder.")
     chosen = engine.choose(config.engine)
-    split = input_pipeline.open_split(fn_args.train_files, fn_args.custom_config["memory_images"])
+    described = dataset.from_json(fn_args.custom_config.get("data_set", ""))
+    split = input_pipeline.open_split(
+        fn_args.train_files, fn_args.custom_config["memory_images"], described.shape
+    )
     data = image_source(split)
     logs = pathlib.Path(fn_args.model_run_dir)
     logs.mkdir(parents=True, exist_ok=True)
@@ -90,7 +95,7 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
         config=config,
         encoder=encoder,
         data=data,
-        monitor=monitor_images(split, config.monitor_images),
+        monitor=monitor_images(split, config.monitor_images, described.classes),
         checkpoints=pathlib.Path(fn_args.custom_config["checkpoints"]),
         result=serving,
         start=start,
@@ -103,6 +108,7 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
         "epochs": history,
         "backend": "jax" if chosen == "jax" else keras.backend.backend(),
         "images": len(data),
+        "labelled": int((split.rows.labels != dataset.UNLABELLED).sum()),
         "digest": split.rows.digest,
         "warm_start": {"policy": start.policy, "weights": start.digest()} if start else {"policy": "never"},
     }
@@ -127,7 +133,8 @@ def _train_on_jax(
     """The same in a process of its own, which finds the decoded images below `scratch`."""
     with tempfile.TemporaryDirectory(prefix="job-", dir=scratch) as name:
         folder = pathlib.Path(name)
-        job.write_images(folder, len(work.data), split.batches(input_pipeline.PARSE_BATCH))
+        batches = split.batches(input_pipeline.PARSE_BATCH)
+        job.write_images(folder, len(work.data), batches, split.shape)
         job.write_job(folder, work)
         return engine.train_on_jax(folder, on_epoch)
 
@@ -148,10 +155,16 @@ def image_source(split: input_pipeline.ImagesInMemory | input_pipeline.ImagesOnD
     return PretrainingImages(split.images, split.rows.channel_mean, split.rows.channel_std)
 
 
-def monitor_images(split: input_pipeline.Split, queries: int) -> monitors.MonitorImages | None:
-    """The first held-out images as queries and five times as many others as their bank; None for `queries` 0."""
-    held = np.flatnonzero(split.rows.holdout)[:queries]
-    bank = np.flatnonzero(~split.rows.holdout)[: BANK_PER_QUERY * queries]
+def monitor_images(
+    split: input_pipeline.Split, queries: int, classes: int = dataset.CIFAR10.classes
+) -> monitors.MonitorImages | None:
+    """The first held-out images as queries and five times as many others as their bank; None for `queries` 0.
+
+    Images without a label are neither.
+    """
+    labelled = split.rows.labels != dataset.UNLABELLED
+    held = np.flatnonzero(split.rows.holdout & labelled)[:queries]
+    bank = np.flatnonzero(~split.rows.holdout & labelled)[: BANK_PER_QUERY * queries]
     if len(held) == 0 or len(bank) == 0:
         return None
     return monitors.MonitorImages(
@@ -159,4 +172,5 @@ def monitor_images(split: input_pipeline.Split, queries: int) -> monitors.Monito
         bank_labels=split.rows.labels[bank],
         queries=split.take(held),
         query_labels=split.rows.labels[held],
+        classes=classes,
     )

@@ -16,27 +16,31 @@ MAX_PIXELS = 16 * 1024 * 1024
 # decode. The usual script of libjpeg has 10 scans, and a thumbnail in the metadata may add as many.
 MAX_JPEG_SCANS = 32
 
-_SIDE = features.IMAGE_SHAPE[0]
+Shape = tuple[int, int, int]  # height, width, channels
+
 _PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"  # signature, then the length and name of the first chunk
 _PNG_HEADER_BYTES = 33  # signature 8, chunk length 4, name 4, IHDR 13, checksum 4
 _JPEG_START = b"\xff\xd8\xff"
 _PARALLEL_IMAGES = 4  # bounds the memory that one request's largest images take together
 
 
-def decode_images(image_bytes: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
+def decode_images(
+    image_bytes: tf.Tensor, max_pixels: int = MAX_PIXELS, shape: Shape = features.IMAGE_SHAPE
+) -> tf.Tensor:
     """Decodes PNG and JPEG images of any size into what the encoder takes.
 
-    An image of 32x32 comes through unchanged, bit by bit. Any other is cut to its centred square (the shorter
-    side), so that nothing is distorted, and resized with an antialiasing bilinear (triangle) filter. Grey,
-    palette and 16-bit images become 8-bit RGB; an alpha channel and an EXIF orientation are ignored, as the
-    training data has neither. A vector of no images gives a `[0, 32, 32, 3]` tensor.
+    An image of the encoder's size comes through unchanged, bit by bit. Any other is cut to the largest centred part
+    of the encoder's proportions (a square for CIFAR-10), so that nothing is distorted, and resized with an
+    antialiasing bilinear (triangle) filter. Grey, palette and 16-bit images become 8-bit RGB; an alpha channel and an
+    EXIF orientation are ignored. A vector of no images gives a `[0, height, width, 3]` tensor.
 
     Args:
         image_bytes: string `[batch]`, encoded PNG or JPEG files.
         max_pixels: width times height above which an image is refused, unread.
+        shape: of what the encoder takes: height, width, channels.
 
     Returns:
-        uint8 `[batch, 32, 32, 3]` in 0..255.
+        uint8 `[batch, height, width, 3]` in 0..255.
 
     Raises:
         tf.errors.InvalidArgumentError: an image is neither PNG nor JPEG (a GIF or BMP, a text, zero bytes),
@@ -44,15 +48,15 @@ def decode_images(image_bytes: tf.Tensor, max_pixels: int = MAX_PIXELS) -> tf.Te
             request fails; the process that serves it does not.
     """
     return tf.map_fn(
-        lambda image: _decode_one(image, max_pixels),
+        lambda image: _decode_one(image, max_pixels, shape),
         image_bytes,
-        fn_output_signature=tf.TensorSpec(features.IMAGE_SHAPE, tf.uint8),
+        fn_output_signature=tf.TensorSpec(shape, tf.uint8),
         parallel_iterations=_PARALLEL_IMAGES,
     )
 
 
-def _decode_one(image: tf.Tensor, max_pixels: int) -> tf.Tensor:
-    """A string [] -> uint8 [32, 32, 3]."""
+def _decode_one(image: tf.Tensor, max_pixels: int, shape: Shape) -> tf.Tensor:
+    """A string [] -> uint8 [*shape]."""
     is_png = _starts_with(image, _PNG_START) & (tf.strings.length(image) >= _PNG_HEADER_BYTES)
     is_jpeg = _starts_with(image, _JPEG_START)
     known = tf.debugging.Assert(
@@ -65,7 +69,7 @@ def _decode_one(image: tf.Tensor, max_pixels: int) -> tf.Tensor:
     with tf.control_dependencies(_operations(known)):
         is_png = tf.identity(is_png)
     pixels = tf.cond(is_png, lambda: _decode_png(image, max_pixels), lambda: _decode_jpeg(image, max_pixels))
-    return _to_square(pixels)
+    return _to_shape(pixels, shape)
 
 
 def _decode_png(image: tf.Tensor, max_pixels: int) -> tf.Tensor:
@@ -94,23 +98,41 @@ def _decode_jpeg(image: tf.Tensor, max_pixels: int) -> tf.Tensor:
     return tf.io.decode_jpeg(safe, channels=3, dct_method="INTEGER_ACCURATE")
 
 
-def _to_square(pixels: tf.Tensor) -> tf.Tensor:
-    """uint8 [height, width, 3] -> uint8 [32, 32, 3]."""
+def _to_shape(pixels: tf.Tensor, shape: Shape) -> tf.Tensor:
+    """uint8 [height, width, 3] -> uint8 [*shape]."""
     size = tf.shape(pixels)[:2]
     resized = tf.cond(
-        tf.reduce_all(size == _SIDE), lambda: pixels, lambda: _crop_and_resize(pixels, tf.reduce_min(size))
+        tf.reduce_all(size == shape[:2]), lambda: pixels, lambda: crop_and_resize(pixels, shape[0], shape[1])
     )
-    return tf.ensure_shape(resized, features.IMAGE_SHAPE)
+    return tf.ensure_shape(resized, shape)
 
 
-def _crop_and_resize(pixels: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
-    offset = (tf.shape(pixels)[:2] - side) // 2
-    square = pixels[offset[0] : offset[0] + side, offset[1] : offset[1] + side]
+def crop_and_resize(pixels: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """Cuts the largest centred part of the target's proportions and resizes it, as importing and serving both do.
+
+    Args:
+        pixels: uint8 [any height, any width, 3].
+        height, width: of the result.
+
+    Returns:
+        uint8 [height, width, 3], by an antialiasing triangle filter.
+    """
+    size = tf.shape(pixels)[:2]
+    # The crop is h x w with h / w = height / width, whole pixels, and as large as the picture allows.
+    rows = tf.maximum(1, tf.minimum(size[0], size[1] * height // width))
+    columns = tf.maximum(1, tf.minimum(size[1], size[0] * width // height))
+    top, left = (size[0] - rows) // 2, (size[1] - columns) // 2
+    cut = pixels[top : top + rows, left : left + columns]
     # The op under `tf.image.resize`, on uint8: no float copy of a large image is made.
     resized = tf.raw_ops.ScaleAndTranslate(
-        images=square[tf.newaxis],
-        size=[_SIDE, _SIDE],
-        scale=tf.fill([2], tf.cast(_SIDE, tf.float32) / tf.cast(side, tf.float32)),
+        images=cut[tf.newaxis],
+        size=[height, width],
+        scale=tf.stack(
+            [
+                tf.cast(to, tf.float32) / tf.cast(of, tf.float32)
+                for to, of in ((height, rows), (width, columns))
+            ]
+        ),
         translation=tf.zeros([2]),
         kernel_type="triangle",
         antialias=True,

@@ -58,6 +58,7 @@ def fit_probe(
     holdout: np.ndarray,
     config: ProbeConfig,
     cropped: Sequence[np.ndarray] = (),
+    classes: int | None = None,
 ) -> ProbeResult:
     """Chooses rate and decay on held-out training images, then fits on all of them (paper, appendix C.1).
 
@@ -67,6 +68,7 @@ def fit_probe(
         holdout: [n] bool, the rows on which rate and decay are chosen, on their whole images.
         config: the settings.
         cropped: [n, d] float32 each: features of the same images, cropped and flipped.
+        classes: number of labels; by default the largest label and one.
 
     Raises:
         ValueError: when the features are not finite, or when nothing or everything is held out.
@@ -75,12 +77,16 @@ def fit_probe(
         raise ValueError(
             "The encoder gives features that are not finite; it cannot be probed. Pretrain it again."
         )
+    if len(labels) == 0:
+        raise ValueError(
+            "The probe needs labelled training images; received none. Label some: a few of each class are enough."
+        )
     if holdout.all() or not holdout.any():
         raise ValueError(
             f"The probe needs images on both sides of its hold-out; received {int(holdout.sum())} held out of "
             f"{len(holdout)}. Give more training images."
         )
-    classes = int(labels.max()) + 1
+    classes = int(labels.max()) + 1 if classes is None else classes
     kept_features, kept_labels = features[~holdout], labels[~holdout]
     kept_crops = [source[~holdout] for source in cropped]
     accuracies = []

@@ -2,11 +2,13 @@
 
 import json
 import pathlib
+from collections.abc import Iterator
 
 import keras
 import numpy as np
 from tfx import v1 as tfx
 
+from components.data import dataset
 from trainer import input_pipeline, networks, representations, settings
 from trainer.architecture import EncoderConfig
 from trainer.devices import allow_memory_growth, exact_float32
@@ -22,26 +24,32 @@ READ_BATCH = 10_000
 
 
 def run_fn(fn_args: tfx.components.FnArgs) -> None:
-    """Probes a frozen encoder on every training image and exports encoder and probe as one SavedModel.
+    """Probes a frozen encoder on every labelled training image and exports encoder and probe as one SavedModel.
 
     `fn_args.custom_config` holds `probe` (ProbeConfig as a dict), `memory_images`, as `input_pipeline.open_split`
     takes it, and `encoder`, the file of the encoder in the base model's folder. Without a base model the encoder is
     the untrained one of `random_encoder` (EncoderConfig as a dict) and `seed`: the control that a pretrained encoder
-    has to beat.
+    has to beat. `data_set` is a DataSet as JSON, CIFAR-10 when absent.
     """
     allow_memory_growth()
     exact_float32()
     config = settings.from_dict(ProbeConfig, fn_args.custom_config["probe"], "probe.")
-    split = input_pipeline.open_split(fn_args.train_files, fn_args.custom_config["memory_images"])
+    described = dataset.from_json(fn_args.custom_config.get("data_set", ""))
+    split = input_pipeline.open_split(
+        fn_args.train_files, fn_args.custom_config["memory_images"], described.shape
+    )
     rows = split.rows
+    labelled = rows.labels != dataset.UNLABELLED
+    labels, holdout = rows.labels[labelled], rows.holdout[labelled]
+    _check_labelled(labels, described)
     encoder = _encoder(fn_args, rows)
     encoder.trainable = False
     features = np.concatenate(
-        [representations.embed(encoder, images) for images in split.batches(READ_BATCH)]
+        [representations.embed(encoder, images) for images in labelled_batches(split, described)]
     )
-    cropped = crops.cropped_features(encoder, lambda: split.batches(READ_BATCH), config)
-    result = fit_probe(features, rows.labels, rows.holdout, config, cropped)
-    serving.export(encoder, result.classifier, fn_args.serving_model_dir)
+    cropped = crops.cropped_features(encoder, lambda: labelled_batches(split, described), config)
+    result = fit_probe(features, labels, holdout, config, cropped, described.classes)
+    serving.export(encoder, result.classifier, fn_args.serving_model_dir, described)
     logs = pathlib.Path(fn_args.model_run_dir)
     logs.mkdir(parents=True, exist_ok=True)
     record = {
@@ -51,20 +59,48 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
             zip(map(_named, config.candidates()), result.holdout_accuracies, strict=True)
         ),
         "knn_accuracy": result.knn_accuracy,
-        "train_accuracy": result.classifier.accuracy(features, rows.labels),
-        "images": len(rows.labels),
+        "train_accuracy": result.classifier.accuracy(features, labels),
+        "images": len(labels),
+        "unlabelled": int(len(rows.labels) - len(labels)),
         "digest": rows.digest,
     }
     (logs / RESULT_FILE).write_text(json.dumps(record, indent=1))
     sample = slice(0, REFERENCE_IMAGES)
     np.savez(
         logs / REFERENCE_FILE,
-        pixels=split.take(np.arange(len(features))[sample]),
+        pixels=split.take(np.flatnonzero(labelled)[sample]),
         embedding=features[sample],
         probabilities=keras.ops.convert_to_numpy(
             keras.ops.softmax(result.classifier.logits(features[sample]))
         ),
     )
+
+
+def labelled_batches(split: input_pipeline.Split, data_set: dataset.DataSet) -> Iterator[np.ndarray]:
+    """Yields the images that have a label, in order: uint8 [size or less, height, width, 3] each, none of them empty.
+
+    At most as many bytes are read at once as READ_BATCH images of CIFAR-10 have.
+    """
+    size = max(1, READ_BATCH * dataset.CIFAR10.image_bytes // data_set.image_bytes)
+    labelled, first = split.rows.labels != dataset.UNLABELLED, 0
+    for images in split.batches(size):
+        kept = labelled[first : first + len(images)]
+        first += len(images)
+        if kept.all():
+            yield images
+        elif kept.any():
+            yield images[kept]
+
+
+def _check_labelled(labels: np.ndarray, data_set: dataset.DataSet) -> None:
+    """The exported classifier answers with one of the data set's classes, so it has to have seen each."""
+    counts = np.bincount(labels, minlength=data_set.classes)
+    missing = [data_set.label_names[label] for label in np.flatnonzero(counts == 0)]
+    if missing:
+        raise ValueError(
+            f"The probe needs a labelled training image of each of {data_set.classes} classes; there is none of "
+            f"{', '.join(missing[:10])}. Label some, or leave the class out of the data set."
+        )
 
 
 def _named(candidate: tuple[float, float]) -> str:

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from components.data import features
+from components.data.dataset import CIFAR10, DataSet
 from components.data.preprocessing import decode_pixels
 from trainer.probe.image_decoding import decode_images
 from trainer.probe.probe import LinearClassifier
@@ -18,11 +19,14 @@ class ServedEncoder(tf.Module):
     """The frozen online encoder with its linear probe, and the signatures of the exported model.
 
     Args:
-        encoder: [batch, 32, 32, 3] float32 in [0, 1] -> [batch, d] float32, normalisation inside.
+        encoder: [batch, height, width, 3] float32 in [0, 1] -> [batch, d] float32, normalisation inside.
         classifier: the probe on its features.
+        data_set: names of the classes, and the size of the pictures.
     """
 
-    def __init__(self, encoder: keras.Model, classifier: LinearClassifier) -> None:
+    def __init__(
+        self, encoder: keras.Model, classifier: LinearClassifier, data_set: DataSet = CIFAR10
+    ) -> None:
         super().__init__(name="served_encoder")
         # A Keras variable is saved as a copy of the TensorFlow variable that the graph reads. Python's loader puts the
         # two together again; TensorFlow Serving's restores the copy alone, and every request would fail. So the
@@ -31,10 +35,13 @@ class ServedEncoder(tf.Module):
         self.encode = lambda images: encoder(images, training=False)
         self.kernel = tf.Variable(classifier.kernel, trainable=False, name="kernel")
         self.bias = tf.Variable(classifier.bias, trainable=False, name="bias")
-        self.label_names = tf.constant(features.LABEL_NAMES)
+        self.label_names = tf.constant(data_set.label_names)
+        self.image_shape = data_set.shape
+        pixels = tf.TensorSpec([None, *data_set.shape], tf.uint8, name="pixels")
+        self.embed_pixels = tf.function(self._embed_pixels, input_signature=[pixels])
 
     def embed(self, pixels: tf.Tensor) -> tf.Tensor:
-        """[batch, 32, 32, 3] uint8 -> [batch, d] float32, batch norm by its own moments."""
+        """[batch, height, width, 3] uint8 -> [batch, d] float32, batch norm by its own moments."""
         # oneDNN's convolution gives an empty batch a wrong shape, so the network never sees one.
         batch = tf.shape(pixels)[0]
         padded = tf.pad(pixels, [[0, tf.maximum(1 - batch, 0)], [0, 0], [0, 0], [0, 0]])
@@ -47,17 +54,16 @@ class ServedEncoder(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def serving_default(self, image_bytes):
         """Encoded PNG or JPEG images of any size -> `embedding` [batch, d]."""
-        return {"embedding": self.embed(decode_images(image_bytes))}
+        return {"embedding": self.embed(decode_images(image_bytes, shape=self.image_shape))}
 
-    @tf.function(input_signature=[tf.TensorSpec([None, *features.IMAGE_SHAPE], tf.uint8, name="pixels")])
-    def embed_pixels(self, pixels):
+    def _embed_pixels(self, pixels):
         """Pixels as they are -> `embedding` [batch, d]."""
         return {"embedding": self.embed(pixels)}
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def classify(self, image_bytes):
         """Encoded images -> `probabilities` [batch, classes], `label` [batch], `label_names` [batch, classes]."""
-        probabilities = self.probabilities(self.embed(decode_images(image_bytes)))
+        probabilities = self.probabilities(self.embed(decode_images(image_bytes, shape=self.image_shape)))
         return {
             "probabilities": probabilities,
             "label": tf.gather(self.label_names, tf.argmax(probabilities, axis=1)),
@@ -68,21 +74,27 @@ class ServedEncoder(tf.Module):
     def evaluate(self, examples):
         """Serialized raw Examples, as ExampleGen writes them -> `probabilities` [batch, classes]: TFMA's entry."""
         row = tf.io.parse_example(examples, {features.IMAGE: tf.io.FixedLenFeature([], tf.string)})
-        return {"probabilities": self.probabilities(self.embed(decode_pixels(row[features.IMAGE])))}
+        return {
+            "probabilities": self.probabilities(
+                self.embed(decode_pixels(row[features.IMAGE], self.image_shape))
+            )
+        }
 
 
-def export(encoder: keras.Model, classifier: LinearClassifier, path: str) -> None:
+def export(
+    encoder: keras.Model, classifier: LinearClassifier, path: str, data_set: DataSet = CIFAR10
+) -> None:
     """Writes the SavedModel; it needs TensorFlow alone to be loaded.
 
     Raises:
         ValueError: when the probe does not know as many classes as there are label names.
     """
-    if classifier.bias.shape != (len(features.LABEL_NAMES),):
+    if classifier.bias.shape != (data_set.classes,):
         raise ValueError(
-            f"The exported classifier needs {len(features.LABEL_NAMES)} classes; received {classifier.bias.shape[0]}. "
+            f"The exported classifier needs {data_set.classes} classes; received {classifier.bias.shape[0]}. "
             "Some class is missing from the training labels."
         )
-    module = ServedEncoder(encoder, classifier)
+    module = ServedEncoder(encoder, classifier, data_set)
     tf.saved_model.save(
         module,
         path,

@@ -98,7 +98,7 @@ def _decode_unguarded(image: Any) -> Any:
 
 def _export(folder: pathlib.Path, fault: Fault, *signatures: str) -> pathlib.Path:
     module = TinyModel(fault)
-    names = signatures or tuple(serving_requests.CONTRACT)
+    names = signatures or tuple(serving_requests.contract(10, (32, 32, 3)))
     tf.saved_model.save(module, str(folder), signatures={name: getattr(module, name) for name in names})
     return folder
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from components.data import features
-from pipeline.config import CLASSES, PRESETS, PipelineConfig
+from pipeline.config import PRESETS, PipelineConfig
 from trainer import settings
 
 
@@ -53,7 +53,14 @@ def test_a_confidence_that_is_none_is_refused(confidence):
         dataclasses.replace(PRESETS["demo"].gate, confidence=confidence)
 
 
-def test_the_number_of_class_floors_is_the_number_of_classes():
-    assert len(features.LABEL_NAMES) == CLASSES
-    with pytest.raises(ValueError, match="one floor for each of 10 classes; received 2"):
-        dataclasses.replace(PRESETS["demo"].gate, class_floors=(0.5, 0.5))
+def test_one_class_floor_is_every_class_s_and_several_are_as_many_as_classes():
+    gate = PRESETS["demo"].gate
+    assert dataclasses.replace(gate, class_floors=(0.5,)).floors(3) == (0.5, 0.5, 0.5)
+    assert dataclasses.replace(gate, class_floors=(0.5, 0.25)).floors(2) == (0.5, 0.25)
+    with pytest.raises(ValueError, match="one number, or one for each of 10 classes; received 2"):
+        dataclasses.replace(gate, class_floors=(0.5, 0.5)).floors(len(features.LABEL_NAMES))
+
+
+def test_a_class_floor_is_set_as_one_number():
+    changed = settings.override(PRESETS["demo"], ["gate.class_floors=0.25"])
+    assert changed.gate.class_floors == (0.25,)

@@ -1,0 +1,164 @@
+"""What a data set says of itself: its classes and the size of its pictures, in `dataset.json` beside the records.
+
+CIFAR-10's official folder has no such file, and needs none: what is not described is CIFAR-10. The file comes from
+outside, so it is read strictly. No TensorFlow.
+"""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from components.data import features
+
+FILE = "dataset.json"
+UNLABELLED = -1  # the label of a row that has none
+
+_MAX_FILE_BYTES = 4 * 1024 * 1024
+_MAX_CLASSES = 10_000
+_MAX_NAME = 200  # characters
+_MAX_TEXT = 2000
+_SIDES = (8, 1024)  # pixels
+_ONE_BYTE_CLASSES = 255  # the byte 255 is left for "no label"
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """The classes and the pictures of a data set.
+
+    Attributes:
+        name: in reports.
+        pictures: what they are, in words.
+        label_names: at least two different ones; a label is a place among them.
+        height, width: of every picture, in pixels.
+        unlabelled: whether training pictures without a label occur.
+    """
+
+    name: str
+    pictures: str
+    label_names: tuple[str, ...]
+    height: int
+    width: int
+    unlabelled: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.name) <= _MAX_NAME or not self.name.isprintable():
+            raise ValueError(f"name is 1 to {_MAX_NAME} printable characters; received {self.name[:50]!r}")
+        if len(self.pictures) > _MAX_TEXT:
+            raise ValueError(f"pictures is at most {_MAX_TEXT} characters; received {len(self.pictures)}")
+        if not 2 <= len(self.label_names) <= _MAX_CLASSES:
+            raise ValueError(f"label_names are 2 to {_MAX_CLASSES} names; received {len(self.label_names)}")
+        for name in self.label_names:
+            if not 0 < len(name) <= _MAX_NAME or not name.isprintable():
+                raise ValueError(
+                    f"a label name is 1 to {_MAX_NAME} printable characters; received {name[:50]!r}"
+                )
+        if len(set(self.label_names)) != len(self.label_names):
+            twice = next(name for name in self.label_names if self.label_names.count(name) > 1)
+            raise ValueError(f"label_names are all different; {twice!r} is there twice")
+        for key in ("height", "width"):
+            if not _SIDES[0] <= getattr(self, key) <= _SIDES[1]:
+                raise ValueError(f"{key} is {_SIDES[0]} to {_SIDES[1]} pixels; received {getattr(self, key)}")
+
+    @property
+    def classes(self) -> int:
+        """Their number."""
+        return len(self.label_names)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of a picture: height, width, channels."""
+        return self.height, self.width, 3
+
+    @property
+    def image_bytes(self) -> int:
+        """Of a picture's pixels."""
+        return self.height * self.width * 3
+
+    @property
+    def label_bytes(self) -> int:
+        """Of a record's label: one, or two (the high one first) for more than 255 classes."""
+        return 1 if self.classes <= _ONE_BYTE_CLASSES else 2
+
+    @property
+    def no_label(self) -> int:
+        """What a record has in the place of a label that is missing: all bits set."""
+        return 256**self.label_bytes - 1
+
+    @property
+    def record_bytes(self) -> int:
+        """Of a label and the pixels after it."""
+        return self.label_bytes + self.image_bytes
+
+    def label_name(self, label: int) -> str:
+        """The name of a label; the one of no label in words."""
+        return "no label" if label == UNLABELLED else self.label_names[label]
+
+    def to_json(self) -> str:
+        """As `from_json` reads it."""
+        return json.dumps(dataclasses.asdict(self))
+
+
+CIFAR10 = DataSet(
+    name="CIFAR-10",
+    pictures="natural images of ten classes, reduced to 32x32 pixels",
+    label_names=features.LABEL_NAMES,
+    height=features.IMAGE_SHAPE[0],
+    width=features.IMAGE_SHAPE[1],
+)
+
+
+def from_json(text: str | bytes) -> DataSet:
+    """Reads a description; of no text at all, CIFAR-10's.
+
+    Raises:
+        ValueError: it is not JSON, or says too little, too much or something impossible.
+    """
+    if not text:
+        return CIFAR10
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it is not JSON: {error}") from error
+    fields = {field.name: field for field in dataclasses.fields(DataSet)}
+    if not isinstance(values, dict) or values.keys() - fields.keys():
+        given = sorted(map(str, values)) if isinstance(values, dict) else type(values).__name__
+        raise ValueError(f"expected the keys {', '.join(fields)}; received {str(given)[:200]}")
+    missing = [
+        name
+        for name, field in fields.items()
+        if name not in values and field.default is dataclasses.MISSING
+    ]
+    if missing:
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    for name, kind in (("name", str), ("pictures", str), ("height", int), ("width", int), ("unlabelled", bool)):
+        _check_kind(name, values.get(name, False), kind)
+    names = values["label_names"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("label_names is a list of texts")
+    return DataSet(**{**values, "label_names": tuple(names)})
+
+
+def read(folder: pathlib.Path) -> DataSet:
+    """The data set whose records lie in `folder`: what `dataset.json` says there, or CIFAR-10 without it.
+
+    Raises:
+        ValueError: the file is none that describes a data set.
+        OSError: it cannot be read.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return CIFAR10
+    if not path.is_file() or path.stat().st_size > _MAX_FILE_BYTES:
+        raise ValueError(f"{path} describes no data set: expected a file of at most {_MAX_FILE_BYTES} bytes.")
+    try:
+        return from_json(path.read_bytes() or b" ")
+    except ValueError as error:
+        raise ValueError(
+            f"{path} describes no data set: {error}. `byol data import` writes such a file."
+        ) from error
+
+
+def _check_kind(name: str, value: Any, kind: type) -> None:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
+        raise ValueError(f"{name} must be {kind.__name__}; received {str(value)[:50]!r}")

@@ -1,0 +1,108 @@
+"""The command that makes a data set of a folder of pictures."""
+
+import math
+import os
+import pathlib
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pipeline.console import stop
+
+if TYPE_CHECKING:
+    from components.data.picture_import import Imported
+
+_INTERRUPTED = 130
+_GATE_CLASS_RATIO = 2.0  # of the data gate, which the command tells of beforehand
+
+
+def register(data_app: typer.Typer) -> None:
+    """Adds the command to those about data."""
+    data_app.command("import")(import_)
+
+
+def import_(
+    source: Annotated[
+        pathlib.Path,
+        typer.Argument(
+            help="Folder with a folder a class, pictures without a label beside them, or a table."
+        ),
+    ],
+    out: Annotated[pathlib.Path, typer.Argument(help="The data set to make, for `byol run --data`.")],
+    size: Annotated[
+        str, typer.Option(help="Of every picture in pixels: 64, or 48x64 (height x width).")
+    ] = "32",
+    test_share: Annotated[
+        float, typer.Option(help="Held out for testing where SOURCE has no test/ folder.")
+    ] = 0.1,
+    span: Annotated[int | None, typer.Option(min=0, help="Write span N of OUT, for retraining.")] = None,
+    about: Annotated[str, typer.Option(help="What the pictures are, for the model card.")] = "",
+    maximum_unreadable: Annotated[
+        float, typer.Option(help="Share of files that may be left out; more stops the import.")
+    ] = 0.05,
+) -> None:
+    """Make a data set of your own pictures: class folders, pictures without labels, train/ and test/, or a table.
+
+    JPEG, PNG, WebP, BMP, GIF and TIFF files are read, upright; what cannot be read is named and left out.
+    """
+    from components.data import picture_import
+
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    ) as bar:
+        task = bar.add_task("Importing", total=None)
+        try:
+            height, width = parse_size(size)
+            settings = picture_import.ImportSettings(
+                height=height,
+                width=width,
+                test_share=test_share,
+                name=out.absolute().name,
+                pictures=about,
+                maximum_unreadable=maximum_unreadable,
+                workers=os.cpu_count() or 1,
+            )
+            imported = picture_import.import_pictures(
+                source, out, settings, span, lambda done, total: bar.update(task, completed=done, total=total)
+            )
+        except (ValueError, OSError) as error:
+            stop(str(error))
+        except KeyboardInterrupt:
+            stop("Interrupted; nothing was written.", _INTERRUPTED)
+    for path, reason in imported.unreadable.items():
+        typer.echo(f"Left out: {path}: {reason}.", err=True)
+    _tell(imported, out)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width of "64" or "48x64".
+
+    Raises:
+        ValueError: another text.
+    """
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isascii() and part.isdecimal() and len(part) < 6 for part in parts):
+        raise ValueError(
+            f"A size is pixels, such as 64, or height x width, such as 48x64; received {text!r}."
+        )
+    return int(parts[0]), int(parts[-1])
+
+
+def _tell(imported: "Imported", out: pathlib.Path) -> None:
+    train, test, data_set = sum(imported.train), sum(imported.test), imported.data_set
+    typer.echo(
+        f"{imported.folder}: {data_set.classes} classes at {data_set.height}x{data_set.width} pixels; {train} labelled "
+        f"pictures and {imported.unlabelled} without a label for training, {test} for testing; {imported.repeats} "
+        f"repeated ones and {len(imported.unreadable)} unreadable files left out."
+    )
+    ratio = max(imported.train) / max(1, min(imported.train))
+    if ratio > _GATE_CLASS_RATIO:
+        typer.echo(
+            f"The largest class has {ratio:.1f} times as many training pictures as the smallest; the data gate takes up to "
+            f"{_GATE_CLASS_RATIO:g} times as many. If that is as it should be, run with --set data.class_ratio={math.ceil(ratio)}."
+        )
+    typer.echo(
+        f"Next: byol run --preset cpu --data {out} --root runs/{data_set.name.replace(' ', '-')} "
+        f"--set gate.minimum_test_images={test}"
+    )
