@@ -99,8 +99,8 @@ def _tell(imported: "Imported", out: pathlib.Path) -> None:
     ratio = max(imported.train) / max(1, min(imported.train))
     if ratio > _GATE_CLASS_RATIO:
         typer.echo(
-            f"The largest class has {ratio:.1f} times as many training pictures as the smallest; the data gate takes up to "
-            f"{_GATE_CLASS_RATIO:g} times as many. If that is as it should be, run with --set data.class_ratio={math.ceil(ratio)}."
+            f"The largest class has {ratio:.1f} times as many training pictures as the smallest; the data gate takes "
+            f"at most {_GATE_CLASS_RATIO:g}. If that is as it should be, add --set data.class_ratio={math.ceil(ratio)}."
         )
     typer.echo(
         f"Next: byol run --preset cpu --data {out} --root runs/{data_set.name.replace(' ', '-')} "
