@@ -163,7 +163,7 @@ class EngineResult(portable_runner.PipelineResult):
                     raise EngineError(
                         f"The job server at {self._endpoint} answers no more ({_code(error)}); "
                         f"the job {self.job_id} may be at work still. Start the job server again."
-                    ) from error
+                    ) from None  # what a person is told is the innermost cause
                 now = state
             if now != state:
                 state, self._heard = now, time.monotonic()

@@ -77,6 +77,12 @@ def test_a_pool_without_the_environment_ends_the_command_in_the_set_time(server,
     assert "RUNNING" not in engine_processes.jobs(server).values()
 
 
+def test_our_pool_starts_processes_of_its_own_interpreter_with_nothing_on_the_path(server, tmp_path):
+    with engine_processes.pool("--processes", PATH=str(tmp_path)) as address:
+        engine_check.check(_config(server, address), tmp_path / "root", None)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_pool_that_is_gone(server, tmp_path):
     line = _refusal(_config(server, "localhost:1"), tmp_path / "root")
     assert "localhost:1" in line

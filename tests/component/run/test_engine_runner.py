@@ -79,8 +79,9 @@ def test_a_job_server_that_goes_ends_the_node(dead_pool):
         pipeline = beam.Pipeline(options=options)
         _ = pipeline | beam.Create([1]) | beam.Map(print)
         result = pipeline.run()
-    with pytest.raises(EngineError, match=f"job server at {endpoint} answers no more"):
+    with pytest.raises(EngineError, match=f"job server at {endpoint} answers no more") as raised:
         result.wait_until_finish()
+    assert raised.value.__cause__ is None  # the innermost cause is what a person is told
 
 
 def test_the_job_its_state_and_the_page_are_told(server, caplog):

@@ -10,7 +10,8 @@ import yaml
 from components.serving import serving_folder
 from kubeflow.config import EXAMPLE_IMAGE, KubeflowConfig
 from pipeline import cli
-from pipeline.config import PRESETS
+from pipeline.beam import beam_args
+from pipeline.config import PRESETS, BeamConfig
 from pipeline.root import Root
 from pipeline.schedule.cron import Cron
 
@@ -25,6 +26,7 @@ VERSIONS = {
     "CronJob": "batch/v1",
     "Pod": "v1",
     "InferenceService": "serving.kserve.io/v1beta1",
+    "FlinkDeployment": "flink.apache.org/v1beta1",
     "Kustomization": "kustomize.config.k8s.io/v1beta1",
 }
 FILES = sorted(path for path in FOLDER.rglob("*.yaml"))
@@ -193,11 +195,37 @@ def test_the_server_watches_the_folder_that_is_pushed_to_and_polls_before_a_vers
     assert int(flags["file_system_poll_wait_seconds"]) < serving_folder.RETIRE_AFTER_SECONDS / 2
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert ports == {"grpc": int(flags["port"]), "rest": int(flags["rest_api_port"])}
-    (service,) = named("Service")
+    service = next(
+        one for one in named("Service") if one["metadata"]["name"] == deployment["metadata"]["name"]
+    )
     assert {port["targetPort"] for port in service["spec"]["ports"]} == ports.keys()
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
     assert service["spec"]["selector"].items() <= labels.items()
+
+
+def test_flinks_task_managers_have_the_pool_where_beam_asks_for_it_and_every_pod_has_the_volume():
+    (flink,) = named("FlinkDeployment")
+    spec = flink["spec"]
+    templates = [spec[part]["podTemplate"]["spec"] for part in ("jobManager", "taskManager")]
+    _, job_server = templates[0]["containers"]
+    _, workers = templates[1]["containers"]
+    arguments = beam_args(BeamConfig(engine="flink", endpoint="byol-flink-jobs:8099"))
+    assert f"--environment_config=localhost:{workers['command'][-1]}" in arguments
+    assert workers["image"] == EXAMPLE_IMAGE
+    assert spec["flinkVersion"] == "v1_19"
+    assert "/flink:1.19" in spec["image"]
+    assert "/beam_flink1.19_job_server:" in job_server["image"]
+    assert spec["flinkConfiguration"]["taskmanager.network.sort-shuffle.min-buffers"] == "32"
+    for template in templates:
+        (claim,) = [one for one in template["volumes"] if "persistentVolumeClaim" in one]
+        assert claim["persistentVolumeClaim"]["claimName"] == KubeflowConfig().claim
+        for container in template["containers"]:
+            mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+            assert mounts["volume"] == KubeflowConfig().volume
+    service = next(one for one in named("Service") if one["metadata"]["name"] == "byol-flink-jobs")
+    ports = {port["name"]: port["containerPort"] for port in job_server["ports"]}
+    assert {port["targetPort"]: port["port"] for port in service["spec"]["ports"]} == ports
 
 
 @pytest.mark.parametrize("word", ["*", "list", "delete", "update", "watch"])
