@@ -101,8 +101,10 @@ def test_commands_named_in_pages_exist(page, command):
     for before, value in itertools.pairwise(rest):
         if before == "--preset" and not PLACEHOLDER.search(value):
             assert set(value.split("|")) <= set(PRESETS)
-        if before == "--set" and not PLACEHOLDER.search(value):
-            settings.override(PRESETS["demo"], [value])
+    # Together, since one may need another: an engine, its endpoint.
+    pairs = itertools.pairwise(rest)
+    assignments = [value for before, value in pairs if before == "--set" and not PLACEHOLDER.search(value)]
+    settings.override(PRESETS["demo"], assignments)
 
 
 @pytest.mark.parametrize(
