@@ -249,7 +249,7 @@ PRESETS: dict[str, PipelineConfig] = {
             monitor_images=5000,
             monitor_epochs=10,
             precision="mixed_bfloat16",
-            steps_per_execution=10,
+            steps_per_execution=97,  # an epoch
         ),
         probe=ProbeConfig(epochs=100),
         gate=GateConfig(

@@ -138,7 +138,8 @@ class PretrainingConfig:
         precision: of the networks' products: "float32", or "mixed_bfloat16" with variables, batch-norm statistics,
             loss, optimizer and EMA in float32.
         steps_per_execution: updates in one call of the compiled step; changes no result. Progress, checkpoints and
-            the watch for NaN come once a call.
+            the watch for NaN come once a call. On GPUs and TPUs with JAX they are one program: an epoch's updates,
+            97 for CIFAR-10 in batches of 512, make it the whole epoch.
         engine: "tensorflow", for CPUs; "jax", for GPUs and TPUs, in a process of its own
             (docs/decisions/0034-engines.md); "auto" is "jax" where JAX sees a GPU or a TPU, else "tensorflow".
         devices: that each batch is divided among, by the backend's own data parallelism; 0 takes every accelerator.

@@ -15,7 +15,7 @@ import numpy as np
 
 from trainer import networks, parallel, representations
 from trainer.architecture import EncoderConfig
-from trainer.byol import monitors, schedules
+from trainer.byol import jax_epoch, monitors, schedules
 from trainer.byol.byol import BYOL
 from trainer.byol.checkpoint import CheckpointFolder, Position
 from trainer.byol.config import PretrainingConfig
@@ -73,11 +73,15 @@ class PretrainingImages:
         """Of all pixels."""
         return hashlib.sha256(np.ascontiguousarray(self.images).data).hexdigest()
 
-    def epoch(self, config: PretrainingConfig, epoch: int, first_step: int) -> dict[str, Any]:
-        """Returns the epoch's images in their order, which `fit` cuts into batches."""
+    def order(self, config: PretrainingConfig, epoch: int, first_step: int) -> np.ndarray:
+        """Returns the image numbers of each update of the epoch from `first_step` on: [steps, batch] int64."""
         order = np.random.default_rng((config.seed, epoch)).permutation(len(self.images))
         last = len(self.images) // config.batch_size * config.batch_size
-        chosen = order[first_step * config.batch_size : last]
+        return order[first_step * config.batch_size : last].reshape(-1, config.batch_size)
+
+    def epoch(self, config: PretrainingConfig, epoch: int, first_step: int) -> dict[str, Any]:
+        """Returns the epoch's images in their order, which `fit` cuts into batches."""
+        chosen = self.order(config, epoch, first_step).ravel()
         return {"x": self.images[chosen], "batch_size": config.batch_size, "shuffle": False}
 
 
@@ -220,11 +224,10 @@ def _run_epoch(
     """Trains from `position` to the end of its epoch and returns the epoch's values."""
     epoch_steps = len(data) // config.batch_size
     rest = epoch_steps - position.step
-    batches = data.epoch(config, position.epoch, position.step)
     started = time.perf_counter()
-    record = model.fit(**batches, verbose=0, callbacks=callbacks)
+    loss_of_rest = _fit(model, config, data, position, callbacks)
     seconds = time.perf_counter() - started
-    loss = (position.loss * position.step + record.history["loss"][0] * rest) / epoch_steps
+    loss = (position.loss * position.step + loss_of_rest * rest) / epoch_steps
     last_step = int(keras.ops.convert_to_numpy(model.optimizer.iterations)) - 1
     rate = schedules.learning_rate_schedule(
         config.optimizer.base_learning_rate,
@@ -243,6 +246,17 @@ def _run_epoch(
         "images_per_second": rest * config.batch_size / seconds,
         "seconds": seconds,
     }
+
+
+def _fit(
+    model: BYOL, config: PretrainingConfig, data: ImageSource, position: Position, callbacks: list
+) -> float:
+    """Makes the updates from `position` to the end of its epoch and returns their mean loss."""
+    if jax_epoch.applies() and isinstance(data, PretrainingImages):
+        order = data.order(config, position.epoch, position.step)
+        return jax_epoch.fit(model, data.images, order, config.steps_per_execution, callbacks)
+    batches = data.epoch(config, position.epoch, position.step)
+    return model.fit(**batches, verbose=0, callbacks=callbacks).history["loss"][0]
 
 
 def _identity(
