@@ -224,10 +224,12 @@ def _work(request: "retraining.Request", told: "notices.Notices") -> "retraining
 
 def _in_the_lock(request: "retraining.Request", told: "notices.Notices") -> "retraining.Outcome":
     from pipeline.retrain import retraining
+    from pipeline.retrain.this_machine import ThisMachine
 
     retraining.check_test_set(request)
     retraining.check_settings(request)
     log_file = request.root.logs / f"{time.strftime('%Y%m%dT%H%M%S')}.log"
     with console.quiet(log_file) as person:
         person.print(f"Preset {request.preset}. Full log: {log_file}", highlight=False)
-        return retraining.retrain(request, person, told.training)
+        place = ThisMachine(request.root, request.preset, person)
+        return retraining.retrain(request, place, person, told.training)

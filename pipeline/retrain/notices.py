@@ -19,6 +19,7 @@ from pipeline.spans import ledger
 NOTHING_OR_PUSHED, FAILED, USAGE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
 STATUS = {
     retraining.NOTHING_NEW: NOTHING_OR_PUSHED,
+    retraining.AT_WORK: NOTHING_OR_PUSHED,
     ledger.PUSHED: NOTHING_OR_PUSHED,
     ledger.NOT_PUSHED: REFUSED,
     ledger.FAILED: FAILED,

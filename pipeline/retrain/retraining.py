@@ -4,7 +4,6 @@ import dataclasses
 import pathlib
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -12,14 +11,12 @@ from components.data import cifar10, data_limits, dataset
 from pipeline import nodes
 from pipeline.config import PipelineConfig
 from pipeline.console import NodeFailedError, NodeSkippedError
+from pipeline.retrain.place import Asked, Place, Served, StillAtWorkError
 from pipeline.root import Records, Root
 from pipeline.spans import arrivals, ledger
 from pipeline.spans.ledger import Ledger, Training
 
-if TYPE_CHECKING:
-    from pipeline.run.parentage import Parentage
-
-NOTHING_NEW = "nothing new"
+NOTHING_NEW, AT_WORK = "nothing new", "at work"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +66,8 @@ class Outcome:
     """What a retraining came to.
 
     Attributes:
-        kind: one of the ledger's PUSHED, NOT_PUSHED and FAILED, or NOTHING_NEW.
+        kind: one of the ledger's PUSHED, NOT_PUSHED and FAILED, or NOTHING_NEW; AT_WORK where a run goes on without
+            this call, and a later one takes up what comes of it.
         reason: why nothing was pushed, and which spans were not taken.
         spans: those that are new in it.
         run_id, version, accuracy: of the last training; None without one.
@@ -164,11 +162,11 @@ def spans_left(request: Request) -> int:
 
 
 def retrain(
-    request: Request, console: Console, training_begins: Callable[[str], None] = lambda _: None
+    request: Request, place: Place, console: Console, training_begins: Callable[[str], None] = lambda _: None
 ) -> Outcome:
     """Does all the work there is; the caller holds the root's lock.
 
-    `training_begins` is told, in words, of each training before it.
+    `place` is where runs happen. `training_begins` is told, in words, of each training before it.
 
     Every decision is in the ledger before it is acted on and after, so that the next call goes on from where a killed
     one was: an unfinished training is finished first, with the window, baseline and parent that it was begun with.
@@ -184,20 +182,22 @@ def retrain(
         while outcome.kind != ledger.FAILED:
             training = known.unfinished()
             if training is None:
-                refused += _look_at_new(request, known, console)
-                training = _plan(request, known, console)
+                refused += _look_at_new(request, place, known, console)
+                training = _plan(request, place, known, console)
             if training is None:
                 break
             training_begins(f"spans {', '.join(map(str, training.window))}")
-            outcome = _train(request, known, training, console)
-            _prune(request, console)
+            outcome = _train(request, place, known, training, console)
+            _prune(request, place, console)
             if training.outcome == ledger.UNFINISHED:  # the next call goes on with it
                 break
     except NodeFailedError as error:  # while looking at data; the span is looked at again by the next call
         outcome = Outcome(ledger.FAILED, str(error))
+    except StillAtWorkError as at_work:
+        outcome = Outcome(AT_WORK, str(at_work))
     return dataclasses.replace(
         outcome,
-        kind=ledger.NOT_PUSHED if refused and outcome.kind == NOTHING_NEW else outcome.kind,
+        kind=ledger.NOT_PUSHED if refused and outcome.kind in (NOTHING_NEW, AT_WORK) else outcome.kind,
         reason="; ".join(filter(None, [outcome.reason, *refused])),
         seconds=round(time.monotonic() - started, 1),
     )
@@ -215,7 +215,7 @@ def _exclude(request: Request, known: Ledger) -> None:
             _ended(known, training)
 
 
-def _look_at_new(request: Request, known: Ledger, console: Console) -> list[str]:
+def _look_at_new(request: Request, place: Place, known: Ledger, console: Console) -> list[str]:
     """Looks at each new span's data; returns what to say of each that was refused."""
     reasons = []
     for number, fingerprint in waiting(request, known).items():
@@ -225,7 +225,7 @@ def _look_at_new(request: Request, known: Ledger, console: Console) -> list[str]
             reason = f"{len(newer)} newer spans fill the window of {request.window}"
             found = ledger.SpanRecord(ledger.TOO_OLD, reason, fingerprint, ledger.now())
         else:
-            found = _look_at(request, known, number, fingerprint, console)
+            found = _look_at(request, place, known, number, fingerprint)
         known.spans[number] = found
         known.save()
         state, reason = found.state, found.reason
@@ -236,7 +236,7 @@ def _look_at_new(request: Request, known: Ledger, console: Console) -> list[str]
 
 
 def _look_at(
-    request: Request, known: Ledger, number: int, fingerprint: str, console: Console
+    request: Request, place: Place, known: Ledger, number: int, fingerprint: str
 ) -> ledger.SpanRecord:
     """Looks at the data of a span; returns what became of it."""
     record = ledger.SpanRecord(ledger.ACCEPTED, "", fingerprint, ledger.now())
@@ -247,22 +247,22 @@ def _look_at(
         if isinstance(error.__cause__, OSError):  # the machine's fault, not the data's: it is looked at again
             raise NodeFailedError(f"Reading span {number}", str(error)) from error
         return dataclasses.replace(record, state=ledger.REFUSED, reason=str(error))
-    from pipeline.run import local_runner
-    from pipeline.run.bindings import Earlier
-
-    stored = _stored(request.root)
+    stored = place.stored()
     record.compared = [span for span in known.accepted() if span < number and span in stored]
     before = known.spans.get(number)
     record.by_hand = number in request.accept or (before is not None and before.by_hand)
     if record.by_hand:
         kept = before.allowed if before is not None else ""
         record.allowed = request.accept_kinds.get(number, "") if number in request.accept else kept
-    config = _config(request, record)
-    earlier = Earlier(served_model=_baseline(request.root), spans=tuple(record.compared))
+    served = place.served()
+    asked = Asked(
+        _config(request, record),
+        _records(request, number),
+        compared=tuple(record.compared),
+        baseline=served.model if served else None,
+    )
     try:
-        local_runner.look_at(
-            config, request.preset, _records(request, number), request.root, console, earlier
-        )
+        place.look_at(asked)
     except NodeFailedError as error:
         if error.node not in nodes.DATA_GATES or isinstance(error, NodeSkippedError):
             raise
@@ -278,14 +278,14 @@ def _config(request: Request, record: ledger.SpanRecord) -> PipelineConfig:
     return dataclasses.replace(request.config, allow_anomalies=data_limits.told_kinds(allowed))
 
 
-def _plan(request: Request, known: Ledger, console: Console) -> Training | None:
+def _plan(request: Request, place: Place, known: Ledger, console: Console) -> Training | None:
     """Decides on a training when there is an accepted span that none was begun for."""
     if not known.unheard():
         return None
-    window = _window(request, known, console)
+    window = _window(request, place, known, console)
     if not window:
         return None
-    served = _parentage(request.root)
+    served = place.served()
     warm = served is not None and request.config.warm_start != "never"
     training = Training(
         window=window,
@@ -301,12 +301,12 @@ def _plan(request: Request, known: Ledger, console: Console) -> Training | None:
     return training
 
 
-def _window(request: Request, known: Ledger, console: Console) -> list[int]:
+def _window(request: Request, place: Place, known: Ledger, console: Console) -> list[int]:
     """The newest accepted spans, and further back each that was never trained on: a machine that was off loses none.
 
     One whose Examples were pruned is read again, or left out where its files are gone or others than they were.
     """
-    stored, complete = _stored(request.root), arrivals.complete_spans(request.data)
+    stored, complete = place.stored(), arrivals.complete_spans(request.data)
     window = []
     for number in sorted({*known.accepted()[-request.window :], *known.untrained()}):
         fingerprint = known.spans[number].fingerprint
@@ -314,56 +314,46 @@ def _window(request: Request, known: Ledger, console: Console) -> list[int]:
             window.append(number)
         elif complete.get(number) == fingerprint:
             console.print(f"Reading span {number} again; its Examples were pruned.", highlight=False)
-            if _look_at(request, known, number, fingerprint, console).state == ledger.ACCEPTED:
+            if _look_at(request, place, known, number, fingerprint).state == ledger.ACCEPTED:
                 window.append(number)
     return window
 
 
-def _train(request: Request, known: Ledger, training: Training, console: Console) -> Outcome:
-    from pipeline.run import local_runner
-    from pipeline.run.bindings import Earlier
-
+def _train(request: Request, place: Place, known: Ledger, training: Training, console: Console) -> Outcome:
     newest = training.window[-1]
     console.print(f"Training on spans {', '.join(map(str, training.window))}.", highlight=False)
-    _follow_rollback(request.root, training)
-    stored = _stored(request.root)
-    earlier = Earlier(
-        served_model=training.baseline,
-        spans=tuple(span for span in known.spans[newest].compared if span in stored),
+    _follow_rollback(place, training)
+    stored = place.stored()
+    asked = Asked(
+        dataclasses.replace(_config(request, known.spans[newest]), warm_start=training.warm_start),
+        _records(request, newest),
+        compared=tuple(span for span in known.spans[newest].compared if span in stored),
+        baseline=training.baseline,
         window=tuple(training.window),
-        warm_start=training.parent,
+        parent=training.parent,
+        begun=training.attempts,
     )
-    config = dataclasses.replace(_config(request, known.spans[newest]), warm_start=training.warm_start)
     try:
-        summary = local_runner.run(
-            config, request.preset, _records(request, newest), request.root, console, earlier
-        )
+        trained = place.train(asked)
     except NodeFailedError as error:
         return _failed(request, known, training, error)
-    training.run_id, training.accuracy, training.version = (
-        summary.run_id,
-        summary.linear_accuracy,
-        summary.pushed_version,
-    )
-    if summary.overtaken:
-        return _overtaken(request, known, training, summary.not_pushed_because or "")
-    training.outcome = ledger.PUSHED if summary.pushed_version is not None else ledger.NOT_PUSHED
-    training.reason = summary.not_pushed_because or ""
+    training.run_id, training.accuracy, training.version = trained.run_id, trained.accuracy, trained.version
+    if trained.overtaken:
+        return _overtaken(place, known, training, trained.reason)
+    training.outcome = ledger.PUSHED if trained.version is not None else ledger.NOT_PUSHED
+    training.reason = trained.reason
     return _ended(known, training)
 
 
-def _prune(request: Request, console: Console) -> None:
+def _prune(request: Request, place: Place, console: Console) -> None:
     """Bounds the disk. What cannot be removed now is removed by the next call, and changes no decision."""
-    from pipeline.past.prune import PrunePolicy, prune
-
-    policy = PrunePolicy(request.keep_runs, max(request.keep_spans, request.window))
     try:
-        pruned = prune(request.root, policy)
+        pruned = place.prune(request.keep_runs, max(request.keep_spans, request.window))
     except (ValueError, OSError) as error:
         console.print(f"Nothing pruned: {error}", highlight=False, markup=False, soft_wrap=True)
         return
-    if pruned.removed:
-        console.print(f"Pruned {pruned.bytes / 1e6:.0f} MB of earlier runs.", highlight=False)
+    if pruned:
+        console.print(f"Pruned {pruned / 1e6:.0f} MB of earlier runs.", highlight=False)
 
 
 def _failed(request: Request, known: Ledger, training: Training, error: NodeFailedError) -> Outcome:
@@ -378,9 +368,9 @@ def _failed(request: Request, known: Ledger, training: Training, error: NodeFail
     return Outcome(ledger.FAILED, reason, tuple(training.new))
 
 
-def _overtaken(request: Request, known: Ledger, training: Training, reason: str) -> Outcome:
+def _overtaken(place: Place, known: Ledger, training: Training, reason: str) -> Outcome:
     """A rollback came while it trained: the training stays unfinished, and the next call judges anew."""
-    _go_by(_parentage(request.root), training)
+    _go_by(place.served(), training)
     training.reason = reason
     known.save()
     return Outcome(
@@ -401,14 +391,14 @@ def _ended(known: Ledger, training: Training) -> Outcome:
     )
 
 
-def _follow_rollback(root: Root, training: Training) -> None:
+def _follow_rollback(place: Place, training: Training) -> None:
     """A training that was begun before a rollback goes by what is served since."""
-    served = _parentage(root)
+    served = place.served()
     if served is not None and served.restored:
         _go_by(served, training)
 
 
-def _go_by(served: "Parentage | None", training: Training) -> None:
+def _go_by(served: Served | None, training: Training) -> None:
     """What is served now is what a training is compared with, and what a warm one starts from: no withdrawn model."""
     training.baseline = served.model if served else None
     if training.parent is not None:
@@ -419,21 +409,3 @@ def _go_by(served: "Parentage | None", training: Training) -> None:
 def _records(request: Request, number: int) -> Records:
     folder = request.data / f"{cifar10.SPAN_FOLDER}{number}"
     return Records(folder.absolute(), number, request.test.absolute(), dataset.read(cifar10.location(folder)))
-
-
-def _parentage(root: Root) -> "Parentage | None":
-    from pipeline.run import parentage
-
-    return parentage.of_served(root.serving, root.metadata)
-
-
-def _baseline(root: Root) -> int | None:
-    served = _parentage(root)
-    return served.model if served else None
-
-
-def _stored(root: Root) -> set[int]:
-    from pipeline import pipeline
-    from pipeline.run import parentage
-
-    return parentage.stored_spans(root.metadata, pipeline.EXAMPLE_GEN)

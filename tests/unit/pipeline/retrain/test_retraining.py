@@ -17,6 +17,7 @@ from pipeline.config import PRESETS
 from pipeline.console import NodeFailedError, NodeSkippedError
 from pipeline.past import prune
 from pipeline.retrain import retraining
+from pipeline.retrain.this_machine import ThisMachine
 from pipeline.root import Root
 from pipeline.run import local_runner, parentage
 from pipeline.run.parentage import Parentage
@@ -94,7 +95,8 @@ class World:
         return retraining.Request(**{**chosen, "preset": "demo", "config": CONFIG, "window": 3, **values})
 
     def call(self, **values):
-        return retraining.retrain(self.request(**values), Console(quiet=True))
+        person = Console(quiet=True)
+        return retraining.retrain(self.request(**values), ThisMachine(self.root, "demo", person), person)
 
     def known(self):
         return Ledger.load(self.root.ledger)
