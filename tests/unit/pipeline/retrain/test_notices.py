@@ -61,7 +61,7 @@ def test_a_push_is_told_with_what_is_served(call, tmp_path):
     (model / "saved_model.pb").write_bytes(b"model")
     states = []
 
-    def work(request, person, training_begins):
+    def work(request, place, person, training_begins):
         states.append(beat(tmp_path)["state"])
         training_begins("spans 1, 2")
         states.append((beat(tmp_path)["state"], beat(tmp_path)["detail"]))
@@ -122,7 +122,7 @@ def test_a_push_is_told_with_what_is_served(call, tmp_path):
     ],
 )
 def test_every_end_is_told(result, status, kind, reason, call, tmp_path):
-    def work(request, person, training_begins):
+    def work(request, place, person, training_begins):
         if isinstance(result, BaseException):
             raise result
         return result
@@ -143,7 +143,7 @@ def test_each_refused_span_is_counted_once(call, tmp_path):
     """For its data or for what was trained on it, also beside a push; a repaired one that is refused again counts."""
 
     def refuse(fingerprint, *trained):
-        def work(request, person, training_begins):
+        def work(request, place, person, training_begins):
             known = Ledger.load(request.root.ledger)
             known.mark(1, ledger.REFUSED, fingerprint, "blurred")
             known.mark(2, ledger.ACCEPTED, "a")
@@ -231,11 +231,11 @@ def test_what_can_never_be_told_is_refused_before_training(call):
         assert part in outcome.output
 
 
-def _pushed(request, console, training_begins):
+def _pushed(request, place, console, training_begins):
     return retraining.Outcome(ledger.PUSHED, spans=(1,), run_id="run-1", version=7, accuracy=0.9, seconds=1.0)
 
 
-def _nothing(request, console, training_begins):
+def _nothing(request, place, console, training_begins):
     return retraining.Outcome(retraining.NOTHING_NEW)
 
 
