@@ -13,7 +13,8 @@ WRITES = {
     "components/data/anomaly_gate.py": _OUTPUT,
     "components/data/archive.py": _STAGED,
     "components/data/picture_import.py": _STAGED,
-    "components/data/public_sets.py": _STAGED + "; what is unpacked to be read once lies in a temporary folder",
+    "components/data/public_sets.py": _STAGED
+    + "; what is unpacked to be read once lies in a temporary folder",
     "components/data/synthetic.py": _STAGED,
     "components/gate/label_check.py": _OUTPUT,
     "components/gate/model_card.py": _OUTPUT,
