@@ -3,6 +3,7 @@
     python -m benchmarks.measured cifar10-cpu runs/cifar10/latest/summary.json "byol run --preset cpu ..."
     python -m benchmarks.measured demo runs/demo/latest/summary.json "byol run --preset demo --root runs/demo"
 
+An entry says who wrote it: this program, or a hand that copied it from the page in `source`, as the first ones were.
 tests/unit/test_measured.py then names each page that says another number.
 """
 
@@ -18,6 +19,8 @@ _MINUTE = 60
 def entry(summary: dict[str, Any], command: str) -> dict[str, Any]:
     """What the pages need of a run's `summary.json`: accuracies in [0, 1], whole minutes, run and command."""
     return {
+        "written_by": "benchmarks.measured",
+        "source": "summary.json",
         "run": summary["run_id"],
         "command": command,
         "accuracy": round(summary["linear_accuracy"], 4),

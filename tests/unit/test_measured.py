@@ -1,4 +1,4 @@
-"""README and tutorials say what docs/results/measured.json has, which a run wrote."""
+"""README and tutorials say what docs/results/measured.json has, whose entries say where they are from."""
 
 import json
 import pathlib
@@ -43,6 +43,17 @@ def test_the_tutorial_promises_what_was_measured():
     assert f"{entry['untrained']:.1%} for the same probe on an untrained encoder" in text
 
 
+@pytest.mark.parametrize("name", KNOWN)
+def test_an_entry_typed_by_hand_names_the_page_that_has_it(name):
+    entry = KNOWN[name]
+    if entry["written_by"] == "hand":
+        text = (PROJECT / entry["source"]).read_text()
+        assert {f"{entry['accuracy']:.1%}", f"{entry['accuracy']:.2%}"} & shares(text)
+        assert "typed by hand" in (PROJECT / "README.md").read_text()
+    else:
+        assert entry["written_by"] == "benchmarks.measured"
+
+
 def test_a_runs_summary_becomes_an_entry_and_the_others_stay(tmp_path):
     path = tmp_path / "measured.json"
     path.write_text(json.dumps({"demo": {"accuracy": 0.9}}))
@@ -54,6 +65,7 @@ def test_a_runs_summary_becomes_an_entry_and_the_others_stay(tmp_path):
     assert json.loads(path.read_text()) == {
         "demo": {"accuracy": 0.9},
         "cifar10-cpu": {
-            "run": "r", "command": "byol run", "accuracy": 0.5844, "untrained": 0.3868, "knn": 0.5, "minutes": 38,
+            "written_by": "benchmarks.measured", "source": "summary.json", "run": "r",
+            "command": "byol run", "accuracy": 0.5844, "untrained": 0.3868, "knn": 0.5, "minutes": 38,
         },
     }  # fmt: skip
