@@ -1,8 +1,9 @@
 """What TFX's resolvers do on one machine, as components: open-source KFP has no resolvers.
 
 Both read durable storage, the volume that every step mounts. A resolver answers with a list of artifacts, a component
-on KFP with exactly one; so the one carries the list in a custom property, `resolved`, and `kubeflow.entrypoint` puts
-the artifacts of that list in its place before the next step sees them. An empty list is a resolver's "nothing".
+on KFP with exactly one; so the one holds the list in a file, which the custom property `resolved` names, and
+`kubeflow.entrypoint` puts the artifacts of that list in its place before the next step sees them: a property is part of
+a command's argument, and a list grows. An empty list is a resolver's "nothing".
 """
 
 import json
@@ -27,7 +28,7 @@ from components.data.anomaly_gate import span_of
 from components.data.example_gen import Cifar10ExampleGen
 from components.serving import serving_folder
 from components.serving.pusher import Pusher
-from kubeflow.config import KubeflowConfig
+from kubeflow.config import EVERY, NOTHING, NOW, Decided, KubeflowConfig
 from kubeflow.entrypoint import RESOLVED
 from pipeline import pipeline
 
@@ -38,27 +39,29 @@ _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 @component
 def ServedModel(  # noqa: N802 - the name is the component's
-    serving: Parameter[str], model: OutputArtifact[standard_artifacts.Model]
+    serving: Parameter[str], version: Parameter[str], model: OutputArtifact[standard_artifacts.Model]
 ) -> None:
-    """Copies the model that is served now, the last one pushed, out of the serving folder.
+    """Copies a served model, the last one pushed by default, out of the serving folder.
 
     Args:
         serving: the folder TensorFlow Serving watches.
+        version: "served" for the one that is served now, a version's number, or "none".
         model: gets the model as a Trainer leaves it; resolves to nothing before the first push.
     """
-    served = [version for version in serving_folder.versions(serving) if version.served and version.complete]
-    if served:
+    found = chosen_version(serving, version)
+    if found is not None and found.complete:
         # A copy, because a push may retire the version while the Evaluator reads it.
         target = pathlib.Path(path_utils.serving_model_dir(model.uri))
-        shutil.copytree(served[0].path, target, ignore=shutil.ignore_patterns(serving_folder.RECORD_FILE))
-        logging.info("Version %s of %s is the baseline.", served[0].number, serving)
-    resolve(model, [member(model.uri, {})] if served else [])
+        shutil.copytree(found.path, target, ignore=shutil.ignore_patterns(serving_folder.RECORD_FILE))
+        logging.info("Version %s of %s is the baseline.", found.number, serving)
+    resolve(model, [member(model.uri, {})] if found is not None and found.complete else [])
 
 
 @component
 def StoredSpans(  # noqa: N802
     current: InputArtifact[standard_artifacts.Examples],
     store: Parameter[str],
+    spans: Parameter[str],
     examples: OutputArtifact[standard_artifacts.Examples],
 ) -> None:
     """Answers with the Examples of the earlier spans that the data gates let through.
@@ -66,10 +69,28 @@ def StoredSpans(  # noqa: N802
     Args:
         current: this run's Examples.
         store: folder with one `span-N` for each span that KeptSpan kept.
-        examples: resolves to the kept Examples of every span before this one; to nothing for the first.
+        spans: numbers of the spans to compare with, as JSON; "every" for all before this one.
+        examples: resolves to the kept Examples of those spans; to nothing for the first.
     """
-    span = span_of(current)
-    resolve(examples, [found for number, found in sorted(kept(pathlib.Path(store)).items()) if number < span])
+    there, span = kept(pathlib.Path(store)), span_of(current)
+    if spans == EVERY:
+        resolve(examples, [there[number] for number in sorted(there) if number < span])
+    else:
+        resolve(examples, kept_of(there, json.loads(spans), store))
+
+
+@component
+def KeptWindow(  # noqa: N802
+    store: Parameter[str], spans: Parameter[str], examples: OutputArtifact[standard_artifacts.Examples]
+) -> None:
+    """Answers with the Examples of the spans that are trained on.
+
+    Args:
+        store: folder with one `span-N` for each span that KeptSpan kept.
+        spans: their numbers, as JSON.
+        examples: resolves to their kept Examples, in that order.
+    """
+    resolve(examples, kept_of(kept(pathlib.Path(store)), json.loads(spans), store))
 
 
 @component
@@ -89,26 +110,30 @@ def KeptSpan(  # noqa: N802
 
 @component
 def ServedNetworks(  # noqa: N802
-    serving: Parameter[str], store: Parameter[str], model: OutputArtifact[standard_artifacts.Model]
+    serving: Parameter[str],
+    store: Parameter[str],
+    version: Parameter[str],
+    model: OutputArtifact[standard_artifacts.Model],
 ) -> None:
-    """What a warm start begins with: the pretrained networks of the model that is served now.
+    """What a warm start begins with: the pretrained networks of a served model, by default of what is served now.
 
     They are found by the model's digest, so that they are the right ones after a rollback, too.
 
     Args:
         serving: the folder TensorFlow Serving watches.
         store: folder in which KeptNetworks keeps them.
+        version: as ServedModel's.
         model: gets what the Pretrainer left; resolves to nothing before the first push, and for a served model that
             another installation pretrained.
     """
-    served = [version for version in serving_folder.versions(serving) if version.served]
-    found = kept_networks(served[0].digest, pathlib.Path(store)) if served else None
-    if found is None:
+    served = chosen_version(serving, version)
+    found = kept_networks(served.digest, pathlib.Path(store)) if served else None
+    if served is None or found is None:
         logging.info("No pretrained networks are kept for what %s serves: a warm start has no base.", serving)
     else:
         # A copy, as for the baseline.
         shutil.copytree(found, model.uri, dirs_exist_ok=True)
-        logging.info("The networks of version %s are the base of a warm start.", served[0].number)
+        logging.info("The networks of version %s are the base of a warm start.", served.number)
     resolve(model, [member(model.uri, {})] if found else [])
 
 
@@ -134,6 +159,27 @@ def KeptNetworks(  # noqa: N802
             pretrained, pushed_model.get_string_custom_property("model_digest"), pathlib.Path(store)
         )
     forget_networks((version.digest for version in serving_folder.versions(serving)), pathlib.Path(store))
+
+
+def chosen_version(serving: str, wanted: str) -> serving_folder.Version | None:
+    """The version of a serving folder that "served", "none" or a number means.
+
+    Raises:
+        ValueError: there is no version of that number any more.
+    """
+    there = serving_folder.versions(serving)
+    if wanted == NOTHING:
+        return None
+    if wanted == NOW:
+        return next((version for version in there if version.served), None)
+    found = next((version for version in there if str(version.number) == wanted), None)
+    if found is None:
+        numbers = ", ".join(str(version.number) for version in there) or "none"
+        raise ValueError(
+            f"{serving} has no version {wanted}, which was served when this run was decided on; there are: {numbers}. "
+            "The next retraining goes by what is served then."
+        )
+    return found
 
 
 def keep_networks(pretrained: types.Artifact, digest: str, store: pathlib.Path) -> pathlib.Path:
@@ -198,6 +244,21 @@ def kept(store: pathlib.Path) -> dict[int, dict[str, Any]]:
     return found
 
 
+def kept_of(there: dict[int, dict[str, Any]], numbers: Sequence[int], store: str) -> list[dict[str, Any]]:
+    """The kept Examples of some spans, in their order.
+
+    Raises:
+        ValueError: some are not kept.
+    """
+    missing = [number for number in numbers if number not in there]
+    if missing:
+        raise ValueError(
+            f"{store} has no Examples of span {', '.join(map(str, missing))}; expected those of "
+            f"{', '.join(map(str, numbers))}. Were they removed? The next retraining reads them again."
+        )
+    return [there[number] for number in numbers]
+
+
 def member(uri: str, metadata: dict[str, Any]) -> dict[str, Any]:
     """One artifact of a resolved list: where it is, and its metadata as KFP hands it over."""
     return {"uri": uri, "metadata": metadata}
@@ -209,18 +270,23 @@ def resolve(artifact: types.Artifact, members: list[dict[str, Any]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # "" is the artifact itself, whose address is another one in the next step's container.
     listed = [{**one, "uri": "" if one["uri"] == artifact.uri else one["uri"]} for one in members]
-    text = json.dumps(listed)
-    (folder / _NOTE).write_text(text)  # an object store keeps no empty folder
-    artifact.set_string_custom_property(RESOLVED, text)
+    (folder / _NOTE).write_text(json.dumps(listed))  # an object store keeps no empty folder
+    artifact.set_string_custom_property(RESOLVED, _NOTE)
 
 
-def bindings(config: KubeflowConfig, warm_start: bool) -> pipeline.Bindings:
-    """What `create_pipeline` needs in order to look at earlier runs on KFP."""
+def bindings(config: KubeflowConfig, warm_start: bool, decided: Decided | None = None) -> pipeline.Bindings:
+    """What `create_pipeline` needs in order to look at earlier runs on KFP, or to take what was decided of them."""
+    compared = json.dumps(decided.compared) if decided else EVERY
+    networks = warm_start or (decided is not None and bool(decided.window))
 
     def spans_so_far(example_gen: Cifar10ExampleGen, _: pipeline.Locations) -> BaseNode:
-        return StoredSpans(current=example_gen.outputs["examples"], store=config.folder("store")).with_id(
-            pipeline.SPANS_SO_FAR
-        )
+        return StoredSpans(
+            current=example_gen.outputs["examples"], store=config.folder("store"), spans=compared
+        ).with_id(pipeline.SPANS_SO_FAR)
+
+    def window(_: Cifar10ExampleGen, __: pipeline.Locations) -> BaseNode:
+        spans = json.dumps(decided.window if decided else ())
+        return KeptWindow(store=config.folder("store"), spans=spans).with_id(pipeline.WINDOW)
 
     def kept_span(example_gen: Cifar10ExampleGen, gates: Sequence[BaseNode]) -> BaseNode:
         node = KeptSpan(accepted=example_gen.outputs["examples"], store=config.folder("store"))
@@ -228,12 +294,14 @@ def bindings(config: KubeflowConfig, warm_start: bool) -> pipeline.Bindings:
         return node
 
     def served_model(locations: pipeline.Locations) -> BaseNode:
-        return ServedModel(serving=locations.serving).with_id(pipeline.SERVED_MODEL)
+        version = _told_version(decided.baseline) if decided else NOW
+        return ServedModel(serving=locations.serving, version=version).with_id(pipeline.SERVED_MODEL)
 
     def served_networks(locations: pipeline.Locations) -> BaseNode:
-        return ServedNetworks(serving=locations.serving, store=config.folder("networks")).with_id(
-            pipeline.WARM_START
-        )
+        version = _told_version(decided.parent) if decided else NOW
+        return ServedNetworks(
+            serving=locations.serving, store=config.folder("networks"), version=version
+        ).with_id(pipeline.WARM_START)
 
     def kept_networks(
         pretrainer: tfx.components.Trainer, pusher: Pusher, locations: pipeline.Locations
@@ -247,11 +315,19 @@ def bindings(config: KubeflowConfig, warm_start: bool) -> pipeline.Bindings:
 
     return pipeline.Bindings(
         spans_so_far=spans_so_far,
-        kept_span=kept_span,
+        # A run with a window trains on what is kept already, its own span included.
+        kept_span=None if decided and decided.window else kept_span,
         served_model=served_model,
-        warm_start=served_networks if warm_start else None,
-        kept_networks=kept_networks if warm_start else None,
+        window=window if decided and decided.window else None,
+        warm_start=served_networks
+        if warm_start and (decided is None or decided.parent is not None)
+        else None,
+        kept_networks=kept_networks if networks else None,
     )
+
+
+def _told_version(number: int | None) -> str:
+    return NOTHING if number is None else str(number)
 
 
 def _copies(folder: pathlib.Path) -> dict[int, pathlib.Path]:

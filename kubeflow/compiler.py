@@ -16,8 +16,8 @@ from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 
 from components.staging import write_atomically
 from kubeflow import bindings, spec_checks
-from kubeflow.config import KubeflowConfig, Step, check_platform
-from kubeflow.entrypoint import CODE_OPTION, code_digest
+from kubeflow.config import Decided, KubeflowConfig, Step, check_platform
+from kubeflow.entrypoint import CODE_OPTION, NOTE_OPTION, code_digest
 from pipeline import nodes, pipeline
 from pipeline.beam import beam_args
 from pipeline.config import BeamConfig, PipelineConfig
@@ -30,6 +30,8 @@ PENDING_SECONDS = 3600
 # Vertex AI and the specification's own words allow no more; KFP hands any value to Argo
 # (backend/src/v2/compiler/argocompiler/container.go:633 at 2.16.1).
 _VERTEX_RETRY_SECONDS = 3600
+# Steps that look at a span's data, besides those before them.
+_LOOKING = (pipeline.LABEL_CHECK, "KeptSpan")
 _WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -74,7 +76,11 @@ class Compiled:
 
 
 def compile_pipeline(
-    config: PipelineConfig, cluster: KubeflowConfig, span: Span = "latest", vertex: bool = False
+    config: PipelineConfig,
+    cluster: KubeflowConfig,
+    span: Span = "latest",
+    vertex: bool = False,
+    decided: Decided | None = None,
 ) -> Compiled:
     """Compiles the pipeline.
 
@@ -83,6 +89,7 @@ def compile_pipeline(
         cluster: where it runs.
         span: "latest" takes the highest `span-N` there when the run starts, a number that one; None a plain folder.
         vertex: for Vertex AI instead of open-source KFP.
+        decided: what retraining decided; without a window, the steps that look at the data and no other.
 
     Raises:
         ValueError: when KFP would refuse the result; it says what is wrong.
@@ -102,7 +109,7 @@ def compile_pipeline(
             test=cluster.folder("test") if cluster.test else None,
         ),
         beam_args(config.beam),
-        bindings.bindings(cluster, warm_start=config.warm_start != "never"),
+        bindings.bindings(cluster, config.warm_start != "never", decided),
     )
     # KFP's cache key holds parameters and names of artifacts, not data: a nightly run would never run again.
     built.enable_cache = False
@@ -114,6 +121,10 @@ def compile_pipeline(
         )
     )
     job = runner.run(built, write_out=False)
+    if decided and not decided.window:
+        drop_all_but(job["pipelineSpec"], {*_LOOKING})
+    if decided:
+        _add_notes(job["pipelineSpec"], decided.notes)
     platform: dict[str, Any] = {}
     _add_resources(job["pipelineSpec"], cluster, platform, vertex)
     if not vertex:
@@ -125,6 +136,30 @@ def compile_pipeline(
     if problems:
         raise ValueError(f"The compiled pipeline would be refused: {' '.join(problems)}")
     return compiled
+
+
+def drop_all_but(spec: dict[str, Any], wanted: set[str]) -> None:
+    """Leaves these tasks of a PipelineSpec, what they wait for, and nothing else."""
+    tasks = spec["root"]["dag"]["tasks"]
+    keep, found = set[str](), wanted & tasks.keys()
+    while found:
+        keep |= found
+        found = {before for name in found for before in spec_checks.predecessors(tasks[name])} - keep
+    spec["root"]["dag"]["tasks"] = {name: task for name, task in tasks.items() if name in keep}
+    components = {tasks[name]["componentRef"]["name"] for name in keep}
+    spec["components"] = {name: one for name, one in spec["components"].items() if name in components}
+    labels = {one["executorLabel"] for one in spec["components"].values()}
+    executors = spec["deploymentSpec"]["executors"]
+    spec["deploymentSpec"]["executors"] = {name: one for name, one in executors.items() if name in labels}
+
+
+def _add_notes(spec: dict[str, Any], folder: str) -> None:
+    """Tells each step where to leave what came of it."""
+    executors = spec["deploymentSpec"]["executors"]
+    for name, task in spec["root"]["dag"]["tasks"].items():
+        executor = executors[spec["components"][task["componentRef"]["name"]]["executorLabel"]]
+        if "container" in executor:
+            executor["container"]["command"] += [NOTE_OPTION, f"{folder}/{name}.json"]
 
 
 def task_name(node: str) -> str:

@@ -215,6 +215,28 @@ class KubeflowConfig:
         return f"{self.volume.rstrip('/')}/{getattr(self, name).strip('/')}"
 
 
+EVERY, NOTHING, NOW = "every", "none", "served"
+
+
+@dataclasses.dataclass(frozen=True)
+class Decided:
+    """What retraining decided before a run; without it, a run takes what is there when it starts.
+
+    Attributes:
+        compared: kept spans that this run's data is compared with.
+        baseline: served version to compare the model with; None before the first push.
+        window: kept spans that are trained on; empty for a run that only looks at data, and keeps what passes.
+        parent: served version whose networks a warm start begins with; None for random weights.
+        notes: folder on the volume in which each step leaves what came of it.
+    """
+
+    compared: tuple[int, ...]
+    baseline: int | None
+    window: tuple[int, ...]
+    parent: int | None
+    notes: str
+
+
 def for_namespace(config: KubeflowConfig, namespace: str) -> KubeflowConfig:
     """The configuration in a profile of a multi-user installation; a pipeline root that was chosen stays.
 

@@ -7,16 +7,20 @@ worse, silently spoil a step; docs/decisions/0051-container-entrypoint.md lists 
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from components.staging import write_atomically
+from pipeline.console import cause
 from pipeline.source_digest import source_digest
 
 CODE_OPTION = "--code_digest"
+NOTE_OPTION = "--note"
 RESOLVED = "resolved"
 # Where the launcher stages object stores as files; the folder above is another one only in tests.
 _STAGED = {"minio://": "minio", "s3://": "s3", "gs://": "gcs"}
@@ -88,10 +92,10 @@ def readable(executor_input: Message, inputs_spec: Message) -> Message:
 
 def _resolved(artifact: Message) -> list[Message]:
     """The artifacts for which one stands (kubeflow/bindings.py); most stand for themselves."""
-    text = artifact.get("metadata", {}).get(RESOLVED)
-    if text is None:
+    name = artifact.get("metadata", {}).get(RESOLVED)
+    if name is None:
         return [artifact]
-    members = json.loads(text)
+    members = json.loads(pathlib.Path(local_path(artifact.get("uri", "")), name).read_text())
     return [
         {
             **artifact,
@@ -157,6 +161,37 @@ def main(argv: list[str]) -> None:
     # KFP's launcher starts it with an umask of 0, and what is written to the volume would be everyone's to change.
     os.umask(0o022)
     arguments, rest = _parse(argv)
+    with noted(arguments.note) as outputs:
+        outputs.update(_run(arguments, rest))
+
+
+@contextlib.contextmanager
+def noted(file: str) -> Iterator[Message]:
+    """Leaves on the volume what came of a step: KFP uploads nothing of one that failed, and keeps no words of it.
+
+    Args:
+        file: where; "" for nowhere.
+
+    Yields:
+        what the step is to fill: the properties of its outputs by key.
+    """
+    outputs: Message = {}
+    try:
+        yield outputs
+    except Exception as error:
+        # The boundary between TFX and a person: whatever a step raised becomes one line.
+        _write_note(file, {"failed": cause(error)})
+        raise
+    _write_note(file, {"outputs": outputs})
+
+
+def _write_note(file: str, note: Message) -> None:
+    if file:
+        write_atomically(pathlib.Path(file), json.dumps(note) + "\n")
+
+
+def _run(arguments: argparse.Namespace, rest: list[str]) -> Message:
+    """Runs the step; returns the properties of its outputs by key."""
     check_code(arguments.code_digest)
     original: Message = json.loads(arguments.json_serialized_invocation_args)
     message = readable(original, json.loads(arguments.json_serialized_inputs_spec_args))
@@ -169,7 +204,13 @@ def main(argv: list[str]) -> None:
 
     kubeflow_v2_run_executor.main((_namespace(arguments, message), rest))
     written = json.loads(output_file.read_text())
-    output_file.write_text(json.dumps(publishable(written, original)))
+    published = publishable(written, original)
+    output_file.write_text(json.dumps(published))
+    return {
+        key: artifacts["artifacts"][0].get("metadata", {})
+        for key, artifacts in published.get("artifacts", {}).items()
+        if artifacts.get("artifacts")
+    }
 
 
 def _drive(message: Message, arguments: argparse.Namespace, output_file: pathlib.Path) -> Message:
@@ -190,6 +231,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         "--json_serialized_inputs_spec_args",
     ):
         parser.add_argument(option, required=True)
+    parser.add_argument(NOTE_OPTION, default="")
     return parser.parse_known_args(argv)
 
 

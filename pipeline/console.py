@@ -58,6 +58,15 @@ class NodeSkippedError(NodeFailedError):
     """TFX skipped a node for want of its inputs, and went on: nothing is known of what the node would have said."""
 
 
+def cause(error: BaseException) -> str:
+    """The innermost reason of a chain of exceptions, in one line; Beam's remarks on its stages are dropped."""
+    while error.__cause__ or (error.__context__ and not error.__suppress_context__):
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    message = next((line for line in reversed(lines) if not line.startswith("[while running")), "")
+    return message.split(" [while running")[0] or type(error).__name__
+
+
 @contextlib.contextmanager
 def quiet(log_file: pathlib.Path) -> Iterator[Console]:
     """Sends both output streams, C++ included, to `log_file`; yields the console that still reaches the person."""

@@ -196,15 +196,8 @@ def _follow(
                 LocalDagRunner().run(built, options)
         except Exception as error:
             # The boundary between TFX and a person: whatever a node raised becomes one line that names the node.
-            raise console_lines.NodeFailedError(follower.running or "The runner", cause(error)) from error
+            raise console_lines.NodeFailedError(
+                follower.running or "The runner", console_lines.cause(error)
+            ) from error
     for node, reason in RunRecord(root.metadata).not_done(nodes).items():
         raise console_lines.NodeSkippedError(node, reason)
-
-
-def cause(error: BaseException) -> str:
-    """The innermost reason of a chain of exceptions, in one line; Beam's remarks on its stages are dropped."""
-    while error.__cause__ or (error.__context__ and not error.__suppress_context__):
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    message = next((line for line in reversed(lines) if not line.startswith("[while running")), "")
-    return message.split(" [while running")[0] or type(error).__name__

@@ -97,7 +97,7 @@ def test_the_span_was_resolved_when_the_run_started(cluster):
 
 
 def resolved(cluster, task: str) -> list:
-    return json.loads(cluster.outputs[compiler.task_name(task)]["model"]["metadata"]["resolved"])
+    return json.loads((cluster.path(task, "model") / "resolved.json").read_text())
 
 
 def test_a_first_run_has_no_baseline_and_starts_anew(cluster):
@@ -130,12 +130,12 @@ def test_bindings_give_the_resolvers_answer(cluster, first_run, tmp_path):
     ours = standard_artifacts.Model()
     ours.uri = str(tmp_path / "model")
     bindings.ServedModel.EXECUTOR_SPEC.executor_class().Do(
-        {}, {"model": [ours]}, {"serving": str(Root(first_run.root).serving)}
+        {}, {"model": [ours]}, {"serving": str(Root(first_run.root).serving), "version": "served"}
     )
     assert serving_folder.model_digest(
         path_utils.serving_model_path(ours.uri)
     ) == serving_folder.model_digest(path_utils.serving_model_path(answer["model"][0].uri))
-    assert json.loads(ours.get_string_custom_property("resolved")) == [{"uri": "", "metadata": {}}]
+    assert json.loads((tmp_path / "model" / "resolved.json").read_text()) == [{"uri": "", "metadata": {}}]
 
 
 def test_a_later_run_starts_from_the_served_encoder_and_is_compared_with_it(cluster):
@@ -160,7 +160,5 @@ def test_the_same_file_takes_a_span_that_arrives_later(cluster):
     assert (
         cluster.outputs[compiler.task_name("Cifar10ExampleGen")]["examples"]["metadata"]["custom:span"] == 4
     )
-    spans = json.loads(
-        cluster.outputs[compiler.task_name(pipeline.SPANS_SO_FAR)]["examples"]["metadata"]["resolved"]
-    )
+    spans = json.loads((cluster.path(pipeline.SPANS_SO_FAR, "examples") / "resolved.json").read_text())
     assert [one["metadata"]["custom:span"] for one in spans] == [3]  # which the gates let through

@@ -16,6 +16,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from components.serving.serving_limits import ServingLimits
 from kubeflow import commands, compiler, entrypoint, spec_checks
 from kubeflow.config import (
+    Decided,
     KubeflowConfig,
     SecretVariable,
     Step,
@@ -159,11 +160,15 @@ def test_an_output_that_was_moved_is_refused_since_kfp_would_lose_it():
 @pytest.mark.parametrize(
     "members", [[], [{"uri": "", "metadata": {}}, {"uri": "/mnt/byol/spans/1", "metadata": {"a": 1}}]]
 )
-def test_one_artifact_stands_for_the_list_that_a_resolver_would_give(members):
+def test_one_artifact_stands_for_the_list_that_a_resolver_would_give(members, tmp_path, monkeypatch):
+    monkeypatch.setenv("BYOL_STAGING_ROOT", str(tmp_path))
     recorded = copy.deepcopy(RECORDED)
-    recorded["inputs"]["artifacts"]["model"]["artifacts"][0]["metadata"] = {"resolved": json.dumps(members)}
+    recorded["inputs"]["artifacts"]["model"]["artifacts"][0]["metadata"] = {"resolved": "resolved.json"}
+    staged = tmp_path / "minio/mlpipeline/v2/artifacts/byol/run-1/LinearProbe/model"
+    staged.mkdir(parents=True)
+    (staged / "resolved.json").write_text(json.dumps(members))
     found = entrypoint.readable(recorded, TYPES)["inputs"]["artifacts"]["model"]["artifacts"]
-    own = "/minio/mlpipeline/v2/artifacts/byol/run-1/LinearProbe/model"
+    own = str(staged)
     assert [(one["uri"], one["metadata"]) for one in found] == [
         (m["uri"] or own, m["metadata"]) for m in members
     ]
@@ -173,6 +178,62 @@ def test_an_image_with_other_code_is_refused():
     entrypoint.check_code(entrypoint.code_digest())
     with pytest.raises(ValueError, match="compiled from other code \\(abc\\) than this image holds"):
         entrypoint.check_code("abc")
+
+
+def test_a_step_leaves_what_came_of_it_on_the_volume(tmp_path):
+    """KFP uploads nothing of a failed step."""
+    note = tmp_path / "notes" / "AnomalyGate.json"
+    note.parent.mkdir()
+    with (
+        pytest.raises(RuntimeError),
+        entrypoint.noted(str(note)),
+    ):
+        raise RuntimeError("Beam's") from ValueError("span 3: mean is 30% darker")
+    assert json.loads(note.read_text()) == {"failed": "span 3: mean is 30% darker"}
+    with entrypoint.noted(str(note)) as outputs:  # the same step, tried again
+        outputs["report"] = {"errors": 0}
+    assert json.loads(note.read_text()) == {"outputs": {"report": {"errors": 0}}}
+
+
+def tasks_of(decided):
+    config = dataclasses.replace(PRESETS["gpu"], warm_start="encoder")
+    found = compiler.compile_pipeline(config, KubeflowConfig(test="data/test"), span=4, decided=decided)
+    return found, found.spec["root"]["dag"]["tasks"]
+
+
+def parameter(task, name):
+    return task["inputs"]["parameters"][name]["runtimeValue"]["constant"]
+
+
+def test_a_run_that_looks_at_data_trains_nothing():
+    found, tasks = tasks_of(Decided((1, 2), 17, (), None, "/mnt/byol/notes/a"))
+    assert tasks.keys() == {
+        *("cifar10-example-gen", "test-example-gen", "statistics-gen", "import-schema-gen"),
+        *("example-validator", "spans-so-far", "anomaly-gate", "served-model", "label-check", "kept-span"),
+    }
+    assert len(found.spec["components"]) == len(found.spec["deploymentSpec"]["executors"]) == len(tasks)
+    assert parameter(tasks["spans-so-far"], "spans") == "[1, 2]"
+    assert parameter(tasks["served-model"], "version") == "17"
+    container, _ = executor(found, "AnomalyGate")
+    assert container["command"][-2:] == ["--note", "/mnt/byol/notes/a/AnomalyGate.json"]
+
+
+def test_a_run_that_trains_takes_window_baseline_and_parent_as_parameters():
+    window = tuple(range(1000))
+    found, tasks = tasks_of(Decided((3,), 17, window, 16, "/mnt/byol/notes/b"))
+    assert "kept-span" not in tasks  # which the look at the data has kept
+    assert parameter(tasks["window"], "spans") == json.dumps(window)
+    assert parameter(tasks["warm-start"], "version") == "16"
+    assert "window" in spec_checks.predecessors(tasks["transform"])
+    arguments = [
+        text
+        for one in found.spec["deploymentSpec"]["executors"].values()
+        for text in [*one["container"]["command"], *one["container"].get("args", [])]
+    ]
+    assert max(map(len, [*arguments, json.dumps(tasks["window"])])) < 32 * 1024
+    _, without = tasks_of(Decided((3,), 17, (4,), None, "/mnt/byol/notes/b"))
+    assert "warm-start" not in without
+    assert "kept-networks" in without
 
 
 def test_what_a_step_writes_is_not_everyones_to_change():

@@ -4,6 +4,7 @@ import json
 import pathlib
 
 import pytest
+from tfx import types
 from tfx import v1 as tfx
 from tfx.dsl.input_resolution.strategies.span_range_strategy import SpanRangeStrategy
 from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
@@ -27,13 +28,17 @@ def examples(folder: pathlib.Path, span: int, identity: int) -> standard_artifac
     return artifact
 
 
-def stored(current: standard_artifacts.Examples, store: pathlib.Path) -> list[dict]:
+def stored(current: standard_artifacts.Examples, store: pathlib.Path, spans: str = "every") -> list[dict]:
     output = standard_artifacts.Examples()
     output.uri = str(store.parent / "output")
     bindings.StoredSpans.EXECUTOR_SPEC.executor_class().Do(
-        {"current": [current]}, {"examples": [output]}, {"store": str(store)}
+        {"current": [current]}, {"examples": [output]}, {"store": str(store), "spans": spans}
     )
-    return json.loads(output.get_string_custom_property("resolved"))
+    return members(output)
+
+
+def members(output: types.Artifact) -> list[dict]:
+    return json.loads((pathlib.Path(output.uri) / output.get_string_custom_property("resolved")).read_text())
 
 
 def accept(current: standard_artifacts.Examples, store: pathlib.Path) -> None:
@@ -73,6 +78,54 @@ def test_a_span_is_not_compared_with_one_that_was_refused(tmp_path):
     assert [rows(one["uri"]) for one in stored(examples(tmp_path, 3, 4), store)] == ["span 1, read as 2"]
 
 
+def test_a_run_of_retraining_takes_the_spans_that_were_decided_and_no_others(tmp_path):
+    store = tmp_path / "store"
+    for number in (1, 2, 3, 5):
+        accept(examples(tmp_path, number, number), store)
+    current = examples(tmp_path, 4, 4)
+    assert [rows(one["uri"]) for one in stored(current, store, "[1, 3]")] == [
+        "span 1, read as 1",
+        "span 3, read as 3",
+    ]
+    output = standard_artifacts.Examples()
+    output.uri = str(tmp_path / "window")
+    window = bindings.KeptWindow.EXECUTOR_SPEC.executor_class()
+    window.Do({}, {"examples": [output]}, {"store": str(store), "spans": "[2, 3, 5]"})
+    assert [one["metadata"]["custom:span"] for one in members(output)] == [2, 3, 5]
+    with pytest.raises(ValueError, match=r"no Examples of span 7; expected those of 3, 7"):
+        window.Do({}, {"examples": [output]}, {"store": str(store), "spans": "[3, 7]"})
+
+
+def test_no_argument_grows_with_the_spans_that_are_kept(tmp_path):
+    """KFP's launcher gets all properties of a step's inputs in one argument, of which Linux takes 128 KiB."""
+    folder = tmp_path / ("x" * 60)  # as long as a volume's path may be
+    for number in range(1000):
+        copy = folder / f"span-{number}" / "1"
+        copy.mkdir(parents=True)
+        (copy / "resolved.json").write_text(json.dumps({"split_names": "[]", "custom:span": number}))
+    output = standard_artifacts.Examples()
+    output.uri = str(tmp_path / "output")
+    bindings.StoredSpans.EXECUTOR_SPEC.executor_class().Do(
+        {"current": [examples(tmp_path, 1000, 1)]},
+        {"examples": [output]},
+        {"store": str(folder), "spans": "every"},
+    )
+    assert len(members(output)) == 1000
+    assert len(json.dumps(members(output))) > 32 * 1024
+    assert len(output.get_string_custom_property("resolved")) < 100
+
+
+def test_a_run_of_retraining_is_compared_with_the_version_that_was_decided(tmp_path):
+    volume = Installation(tmp_path)
+    volume.run("a")
+    first = str(serving_folder.versions(volume.serving)[0].number)
+    volume.run("b")
+    assert volume.base("later", first) == "heads of a"
+    assert volume.base("first", "none") is None
+    with pytest.raises(ValueError, match="has no version 7, which was served when this run was decided on"):
+        volume.base("gone", "7")
+
+
 def saved_model(folder: pathlib.Path, content: str) -> pathlib.Path:
     (folder / "variables").mkdir(parents=True)
     (folder / "saved_model.pb").write_text(content)
@@ -108,17 +161,19 @@ class Installation:
             {"serving": str(self.serving), "store": str(self.store)},
         )
 
-    def base(self, name: str) -> str | None:
+    def base(self, name: str, version: str = "served") -> str | None:
         """What a warm start of the run would read: the resolved artifact's file, in the place where a Trainer looks."""
         model = standard_artifacts.Model()
         model.uri = str(self.folder / "artifacts" / f"base-{name}")
         bindings.ServedNetworks.EXECUTOR_SPEC.executor_class().Do(
-            {}, {"model": [model]}, {"serving": str(self.serving), "store": str(self.store)}
+            {},
+            {"model": [model]},
+            {"serving": str(self.serving), "store": str(self.store), "version": version},
         )
-        members = json.loads(model.get_string_custom_property("resolved"))
-        if not members:
+        found = members(model)
+        if not found:
             return None
-        assert members == [{"uri": "", "metadata": {}}]
+        assert found == [{"uri": "", "metadata": {}}]
         return (pathlib.Path(path_utils.serving_model_path(model.uri)) / "networks.npz").read_text()
 
     def kept(self) -> int:
@@ -168,7 +223,7 @@ def test_a_digest_that_is_none_is_never_a_path(tmp_path, digest):
 
 
 def test_both_are_tasks_that_kfp_takes_the_one_without_outputs_too():
-    base = bindings.ServedNetworks(serving="/mnt/serving", store="/mnt/networks")
+    base = bindings.ServedNetworks(serving="/mnt/serving", store="/mnt/networks", version="served")
     pusher = tfx.components.Pusher(
         model=base.outputs["model"],
         push_destination=tfx.proto.PushDestination(

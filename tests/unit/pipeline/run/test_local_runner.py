@@ -2,7 +2,7 @@
 
 import errno
 
-from pipeline.run.local_runner import cause
+from pipeline.console import cause
 
 
 def _raised(error: Exception, context: Exception) -> Exception:
