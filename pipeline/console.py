@@ -54,6 +54,10 @@ class NodeFailedError(RuntimeError):
         self.reason = reason
 
 
+class DataRefusedError(NodeFailedError):
+    """A gate looked at a span's data, and found them not fit to train on; a gate that broke down found nothing."""
+
+
 class NodeSkippedError(NodeFailedError):
     """TFX skipped a node for want of its inputs, and went on: nothing is known of what the node would have said."""
 

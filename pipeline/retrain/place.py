@@ -87,7 +87,8 @@ class Place(Protocol):
         """Runs the gates of the data; what passes is stored.
 
         Raises:
-            NodeFailedError: a node failed; AnomalyGate and LabelCheck do when the data is not fit to train on.
+            DataRefusedError: AnomalyGate or LabelCheck objects to the data; nothing else refuses a span.
+            NodeFailedError: a node failed otherwise, one of these two included; the span is looked at again.
             StillAtWorkError: it is not known yet.
         """
 

@@ -1,6 +1,8 @@
 """Scheduled retraining: looks for new spans, looks at their data, trains on a window of them, and remembers why."""
 
 import dataclasses
+import hashlib
+import json
 import pathlib
 import time
 from collections.abc import Callable, Mapping
@@ -8,15 +10,17 @@ from collections.abc import Callable, Mapping
 from rich.console import Console
 
 from components.data import cifar10, data_limits, dataset
-from pipeline import nodes
 from pipeline.config import PipelineConfig
-from pipeline.console import NodeFailedError, NodeSkippedError
+from pipeline.console import DataRefusedError, NodeFailedError
 from pipeline.retrain.place import Asked, Place, Served, StillAtWorkError
 from pipeline.root import Records, Root
+from pipeline.source_digest import source_digest
 from pipeline.spans import arrivals, ledger
 from pipeline.spans.ledger import Ledger, Training
 
 NOTHING_NEW, AT_WORK = "nothing new", "at work"
+# What looks at a span's data, besides the limits: mended, it looks at refused spans again.
+_JUDGES = ("components/data", "components/gate/label_check.py", "components/gate/robustness.py")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,24 +88,36 @@ class Outcome:
 
 
 def waiting(request: Request, known: Ledger) -> dict[int, str]:
-    """The complete spans that were never looked at, or were repaired since, with their fingerprints.
+    """The complete spans that were never looked at, or not as they or the limits are now, with their fingerprints.
 
     Raises:
         ValueError: as `arrivals.complete_spans`.
     """
+    judge = judged_by(request.config)
     return {
         number: fingerprint
         for number, fingerprint in arrivals.complete_spans(request.data).items()
-        if number not in request.exclude and _is_new(number, fingerprint, request, known)
+        if number not in request.exclude and _is_new(number, fingerprint, request, known, judge)
     }
 
 
-def _is_new(number: int, fingerprint: str, request: Request, known: Ledger) -> bool:
+def judged_by(config: PipelineConfig) -> str:
+    """Hex digest of what decides whether a span's data is refused: the limits, what is let through, and the code."""
+    limits = {
+        "data": dataclasses.asdict(config.data),
+        "agreement": config.gate.minimum_label_agreement,
+        "allowed": data_limits.told_kinds(data_limits.allowed_kinds(config.allow_anomalies)),
+        "code": source_digest(_JUDGES),
+    }
+    return hashlib.sha256(json.dumps(limits, sort_keys=True).encode()).hexdigest()
+
+
+def _is_new(number: int, fingerprint: str, request: Request, known: Ledger, judge: str) -> bool:
     record = known.spans.get(number)
     if record is None:
         return True
     if record.state == ledger.REFUSED:
-        return record.fingerprint != fingerprint or number in request.accept
+        return (record.fingerprint, record.judged_by) != (fingerprint, judge) or number in request.accept
     return record.state != ledger.ACCEPTED and number in request.accept
 
 
@@ -177,12 +193,12 @@ def retrain(
     started = time.monotonic()
     known = Ledger.load(request.root.ledger)
     _exclude(request, known)
-    outcome, refused = Outcome(NOTHING_NEW), list[str]()
+    outcome, refused, unseen = Outcome(NOTHING_NEW), list[str](), dict[int, str]()
     try:
         while outcome.kind != ledger.FAILED:
             training = known.unfinished()
             if training is None:
-                refused += _look_at_new(request, place, known, console)
+                refused += _look_at_new(request, place, known, console, unseen)
                 training = _plan(request, place, known, console)
             if training is None:
                 break
@@ -191,14 +207,17 @@ def retrain(
             _prune(request, place, console)
             if training.outcome == ledger.UNFINISHED:  # the next call goes on with it
                 break
-    except NodeFailedError as error:  # while looking at data; the span is looked at again by the next call
+    except NodeFailedError as error:  # while reading a pruned span again; the next call tries once more
         outcome = Outcome(ledger.FAILED, str(error))
     except StillAtWorkError as at_work:
         outcome = Outcome(AT_WORK, str(at_work))
+    kind = outcome.kind
+    if kind in (NOTHING_NEW, AT_WORK) and (unseen or refused):
+        kind = ledger.FAILED if unseen else ledger.NOT_PUSHED
     return dataclasses.replace(
         outcome,
-        kind=ledger.NOT_PUSHED if refused and outcome.kind in (NOTHING_NEW, AT_WORK) else outcome.kind,
-        reason="; ".join(filter(None, [outcome.reason, *refused])),
+        kind=kind,
+        reason="; ".join(filter(None, [outcome.reason, *refused, *unseen.values()])),
         seconds=round(time.monotonic() - started, 1),
     )
 
@@ -215,17 +234,30 @@ def _exclude(request: Request, known: Ledger) -> None:
             _ended(known, training)
 
 
-def _look_at_new(request: Request, place: Place, known: Ledger, console: Console) -> list[str]:
-    """Looks at each new span's data; returns what to say of each that was refused."""
+def _look_at_new(
+    request: Request, place: Place, known: Ledger, console: Console, unseen: dict[int, str]
+) -> list[str]:
+    """Looks at each new span's data; returns what to say of each that was refused.
+
+    One that cannot be looked at now is put into `unseen` with what to say of it, so that the others do not wait for it;
+    those that are in it already are left to the next call.
+    """
     reasons = []
     for number, fingerprint in waiting(request, known).items():
+        if number in unseen:
+            continue
         console.print(f"Looking at span {number}.", highlight=False)
         newer = [span for span in known.accepted() if span > number]
         if len(newer) >= request.window and number not in request.accept:
             reason = f"{len(newer)} newer spans fill the window of {request.window}"
             found = ledger.SpanRecord(ledger.TOO_OLD, reason, fingerprint, ledger.now())
         else:
-            found = _look_at(request, place, known, number, fingerprint)
+            try:
+                found = _look_at(request, place, known, number, fingerprint)
+            except NodeFailedError as error:
+                unseen[number] = f"span {number} could not be looked at: {str(error).rstrip('.')}"
+                console.print(f"{unseen[number]}.", highlight=False, markup=False, soft_wrap=True)
+                continue
         known.spans[number] = found
         known.save()
         state, reason = found.state, found.reason
@@ -246,7 +278,7 @@ def _look_at(
     except ValueError as error:
         if isinstance(error.__cause__, OSError):  # the machine's fault, not the data's: it is looked at again
             raise NodeFailedError(f"Reading span {number}", str(error)) from error
-        return dataclasses.replace(record, state=ledger.REFUSED, reason=str(error))
+        return _refused(request, record, str(error))
     stored = place.stored()
     record.compared = [span for span in known.accepted() if span < number and span in stored]
     before = known.spans.get(number)
@@ -263,11 +295,14 @@ def _look_at(
     )
     try:
         place.look_at(asked)
-    except NodeFailedError as error:
-        if error.node not in nodes.DATA_GATES or isinstance(error, NodeSkippedError):
-            raise
-        return dataclasses.replace(record, state=ledger.REFUSED, reason=error.reason)
+    except DataRefusedError as error:
+        return _refused(request, record, error.reason)
     return record
+
+
+def _refused(request: Request, record: ledger.SpanRecord, reason: str) -> ledger.SpanRecord:
+    judge = judged_by(request.config)
+    return dataclasses.replace(record, state=ledger.REFUSED, reason=reason, judged_by=judge)
 
 
 def _config(request: Request, record: ledger.SpanRecord) -> PipelineConfig:

@@ -8,6 +8,7 @@ from rich.console import Console
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.orchestration.pipeline import Pipeline, RunOptions
 
+from components.data.anomaly_gate import DataAnomalyError
 from components.data.dataset import CIFAR10, DataSet
 from components.data.statistics import schema_text
 from components.gate import misses
@@ -133,7 +134,8 @@ def look_at(
     """Runs the nodes that look at the data, and none that trains; a later `run` takes them from the cache.
 
     Raises:
-        NodeFailedError: when a node fails; AnomalyGate and LabelCheck do when the data is not fit to train on.
+        DataRefusedError: AnomalyGate or LabelCheck found that the data is not fit to train on.
+        NodeFailedError: a node failed otherwise, one of these two included.
     """
     built = _build(config, records, root, earlier)
     nodes = [node.id for node in built.components]
@@ -196,8 +198,15 @@ def _follow(
                 LocalDagRunner().run(built, options)
         except Exception as error:
             # The boundary between TFX and a person: whatever a node raised becomes one line that names the node.
-            raise console_lines.NodeFailedError(
-                follower.running or "The runner", console_lines.cause(error)
-            ) from error
+            kind = console_lines.DataRefusedError if objects(error) else console_lines.NodeFailedError
+            raise kind(follower.running or "The runner", console_lines.cause(error)) from error
     for node, reason in RunRecord(root.metadata).not_done(nodes).items():
         raise console_lines.NodeSkippedError(node, reason)
+
+
+def objects(error: BaseException) -> bool:
+    """Whether a gate objects to the data, somewhere in a chain of exceptions; a gate may also break down."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, DataAnomalyError):
+        found = found.__cause__ or found.__context__
+    return found is not None

@@ -30,6 +30,8 @@ class SpanRecord:
         by_hand: whether a person let it through.
         allowed: which kinds of findings were, as `components.data.data_limits.allowed_kinds` reads them; all of them
             where it says nothing.
+        judged_by: digest of the limits and the code that refused it: under others it is looked at again. "" of a span
+            that was not refused.
     """
 
     state: str
@@ -39,6 +41,7 @@ class SpanRecord:
     compared: list[int] = dataclasses.field(default_factory=list)
     by_hand: bool = False
     allowed: str = ""
+    judged_by: str = ""
 
 
 @dataclasses.dataclass

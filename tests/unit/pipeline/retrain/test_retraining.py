@@ -14,7 +14,7 @@ from rich.console import Console
 
 from components.data import cifar10
 from pipeline.config import PRESETS
-from pipeline.console import NodeFailedError, NodeSkippedError
+from pipeline.console import DataRefusedError, NodeFailedError, NodeSkippedError
 from pipeline.past import prune
 from pipeline.retrain import retraining
 from pipeline.retrain.this_machine import ThisMachine
@@ -114,7 +114,7 @@ class World:
         self.compared[records.span] = earlier.spans
         self.stored.add(records.span)
         if records.span in self.poisoned and not config.allow_anomalies:
-            raise NodeFailedError("LabelCheck", "the served model agrees with 10.0% of the labels")
+            raise DataRefusedError("LabelCheck", "the served model agrees with 10.0% of the labels")
         self.kill()
 
     def run(self, config, preset, records, root, console, earlier):
@@ -229,6 +229,47 @@ def test_a_file_that_cannot_be_read_is_no_refusal(world, monkeypatch):
     assert "Reading span 1" in outcome.reason
     assert world.known().spans == {}
     assert world.call().kind == ledger.PUSHED
+
+
+@pytest.mark.parametrize("cause", ["Out of memory", "[Errno 28] No space left on device"])
+def test_what_breaks_down_at_one_span_refuses_nothing_and_keeps_no_other_waiting(world, monkeypatch, cause):
+    def crash(config, preset, records, root, console, earlier):
+        if records.span == 1:
+            raise NodeFailedError("AnomalyGate", cause)
+        world.look_at(config, preset, records, root, console, earlier)
+
+    for number in (1, 2):
+        world.deliver(number)
+    with monkeypatch.context() as broken:
+        broken.setattr(local_runner, "look_at", crash)
+        outcome = world.call()
+        assert (outcome.kind, outcome.spans) == (ledger.PUSHED, (2,))
+        assert f"span 1 could not be looked at: AnomalyGate failed: {cause}" in outcome.reason
+        assert list(world.known().spans) == [2]
+        assert world.call().kind == ledger.FAILED
+    assert world.call().spans == (1,)
+
+
+@pytest.mark.parametrize("mended", ["data.drift=0.2", "gate.minimum_label_agreement=0.1"])
+def test_a_refused_span_is_looked_at_again_under_other_limits_and_not_under_the_same(world, mended):
+    world.poisoned = {1}
+    world.deliver(1)
+    assert world.call().kind == ledger.NOT_PUSHED
+    assert world.call().kind == retraining.NOTHING_NEW
+    config = settings.override(CONFIG, [mended])
+    assert world.call(config=config).kind == ledger.NOT_PUSHED
+    assert world.call(config=config).kind == retraining.NOTHING_NEW
+    world.poisoned = set()
+    assert world.call().kind == ledger.PUSHED
+
+
+def test_a_refused_span_is_looked_at_again_by_other_code_alone(world, monkeypatch):
+    world.poisoned = {1}
+    world.deliver(1)
+    world.call()
+    assert not retraining.has_work(world.request(), world.known())
+    monkeypatch.setattr(retraining, "source_digest", lambda sources: "mended")
+    assert retraining.has_work(world.request(), world.known())
 
 
 def test_an_empty_span_is_refused(world):

@@ -2,7 +2,9 @@
 
 import errno
 
+from components.data.anomaly_gate import DataAnomalyError
 from pipeline.console import cause
+from pipeline.run.local_runner import objects
 
 
 def _raised(error: Exception, context: Exception) -> Exception:
@@ -31,3 +33,11 @@ def test_a_full_disk_keeps_its_words():
 
 def test_an_error_without_words_is_named():
     assert cause(KeyError()) == "KeyError"
+
+
+def test_only_an_objection_of_a_gate_is_one_and_not_what_broke_a_gate_down():
+    finding = DataAnomalyError("span 7, split train: 30% of the pictures are darker")
+    assert objects(finding)
+    assert objects(_raised(RuntimeError("stage 3 failed"), finding))
+    assert not objects(ValueError("The served model knows 10 classes, shapes has 3"))
+    assert not objects(_raised(RuntimeError("stage 3 failed"), OSError(errno.ENOSPC, "No space left")))
