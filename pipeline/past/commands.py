@@ -1,4 +1,4 @@
-"""Commands about the past of a root: its history, the lineage of a version, and pruning what is old."""
+"""Commands about the past of a root: its history and dashboard, the lineage of a version, pruning what is old."""
 
 import dataclasses
 import enum
@@ -51,6 +51,7 @@ def register(app: typer.Typer) -> None:
     app.command()(history)
     app.command()(lineage)
     app.command()(prune)
+    app.command()(dashboard)
 
 
 def history(
@@ -135,6 +136,22 @@ def prune(
     except (ValueError, OSError) as error:
         console.stop(str(error))
     _tell_pruned(pruned, place, dry_run)
+
+
+def dashboard(
+    root: RootOption,
+    out: Annotated[
+        pathlib.Path | None, typer.Option(help="File to write; dashboard.html in the root if left out.")
+    ] = None,
+) -> None:
+    """Write the root as one page that needs no network: served, accuracy, gates, spans, disk, every report."""
+    place = _existing(root)
+    from pipeline.past import dashboard as page
+
+    try:
+        typer.echo(f"Wrote {page.write(place, out or place.path / page.FILE)}.")
+    except (ValueError, OSError) as error:
+        console.stop(str(error))
 
 
 def _existing(root: pathlib.Path) -> Root:

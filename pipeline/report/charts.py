@@ -18,7 +18,7 @@ class Tick:
 
 @dataclasses.dataclass(frozen=True)
 class LineChart:
-    """One line over the epochs.
+    """One line over epochs or runs.
 
     Attributes:
         name: the column.
@@ -40,9 +40,17 @@ class LineChart:
 
 
 def line_chart(
-    name: str, title: str, xs: Sequence[float], ys: Sequence[float], as_share: bool = False
+    name: str,
+    title: str,
+    xs: Sequence[float],
+    ys: Sequence[float],
+    as_share: bool = False,
+    axis: str = "epoch",
 ) -> LineChart | None:
-    """The chart of finite values of `ys`, as percentages if they are shares, over `xs`; None when there is none."""
+    """The chart of finite values of `ys`, as percentages if they are shares, over `xs`; None when there is none.
+
+    `axis` is what one of `xs` is, in words.
+    """
     words = share if as_share else number
     pairs = [(x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(y)]
     if not pairs:
@@ -62,7 +70,7 @@ def line_chart(
         y_ticks=[Tick(_y(y, y_low, y_high), words(y)) for y in y_ticks],
         first=first,
         last=last,
-        summary=f"{title}: {first} after epoch {number(pairs[0][0])}, {last} after epoch {number(pairs[-1][0])}; "
+        summary=f"{title}: {first} after {axis} {number(pairs[0][0])}, {last} after {axis} {number(pairs[-1][0])}; "
         f"{extreme}.",
     )
 

@@ -161,3 +161,23 @@ def test_the_example_of_alerts_names_metrics_that_exist():
     known = {*vital_signs._GAUGES, *(f"{name}_total" for name in vital_signs._COUNTERS)}
     assert len(named) >= 5
     assert named <= known
+
+
+def test_the_dashboard_for_grafana_asks_for_metrics_that_exist_and_shows_each_of_them():
+    board = json.loads((PROJECT / "docs" / "guides" / "byol-grafana.json").read_text())
+    asked = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    known = {*vital_signs._GAUGES, *(f"{name}_total" for name in vital_signs._COUNTERS)}
+    assert set(re.findall(r"\bbyol_\w+", " ".join(asked))) == known
+    roots = next(one for one in board["templating"]["list"] if one["name"] == "root")
+    assert set(re.findall(r"\bbyol_\w+", roots["query"]["query"])) <= known
+    assert all('{root=~"$root"}' in expression for expression in asked)
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
+    places = [panel["gridPos"] for panel in board["panels"]]
+    cells = [
+        (x, y)
+        for place in places
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    assert len(cells) == len(set(cells))  # no panel lies on another
+    assert max(x for x, _ in cells) < 24  # the width of Grafana's grid
