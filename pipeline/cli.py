@@ -64,10 +64,16 @@ def options(
     quiet: Annotated[
         bool, typer.Option("--quiet", help="`run` and `retrain` print how they ended, and no progress.")
     ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", help="`run` and `retrain` show what goes to their log file as well."),
+    ] = False,
 ) -> None:
     """Learn image representations with BYOL and ship them only when they are proven good."""
     del version  # its callback has answered
-    console.show_progress(not quiet)
+    if quiet and verbose:
+        console.stop("--quiet and --verbose exclude each other; give one.")
+    console.show_progress(not quiet, verbose)
 
 
 @app.command()
@@ -194,13 +200,26 @@ def rollback(
 @data_app.command("demo")
 def data_demo(
     out_dir: pathlib.Path,
-    seed: Annotated[int, typer.Option(help="Another seed draws other images of the same ten classes.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Another seed draws other images of the same ten classes; 0, or the span's number."
+        ),
+    ] = None,
+    span: Annotated[
+        int | None, typer.Option(min=1, help="Write span N of OUT_DIR, for `byol retrain`.")
+    ] = None,
 ) -> None:
     """Write the embedded data set: ten procedural classes, 10,000 training and 2,000 test images."""
-    from components.data import synthetic
+    from components.data import cifar10, synthetic
+    from pipeline.spans import arrivals
 
+    folder = out_dir if span is None else out_dir / f"{cifar10.SPAN_FOLDER}{span}"
     try:
-        typer.echo(f"Wrote {synthetic.write(out_dir, seed=seed)}.")
+        wrote = synthetic.write(folder, seed=(span or 0) if seed is None else seed)
+        if span is not None:
+            (folder / arrivals.COMPLETE_MARKER).touch()  # last: from now on the span counts
+        typer.echo(f"Wrote {wrote}.")
     except (ValueError, OSError) as error:
         console.stop(_reason(error))
 
@@ -359,10 +378,10 @@ def _run(config: PipelineConfig, preset: str, records: Records, place: Root) -> 
     log_file = place.logs / f"{time.strftime('%Y%m%dT%H%M%S')}.log"
     with console.quiet(log_file) as person:
         person.print(f"Preset {preset}, data {records.folder}. Full log: {log_file}", highlight=False)
-        person.print("Loading TFX ...", highlight=False)
-        from pipeline.run import local_runner
+        with console.loading(person):
+            from pipeline.run import local_runner
 
-        return local_runner.run(config, preset, records, place, person)
+        return local_runner.run(config, preset, records, place, person, started=console.process_start())
 
 
 def _tell(summary: "Summary") -> None:
@@ -373,7 +392,7 @@ def _tell(summary: "Summary") -> None:
     table.add_row("blessed", "yes" if summary.blessed else "no")
     table.add_row("served version", str(summary.pushed_version or "none pushed"))
     table.add_row("served from", summary.pushed_path or "")
-    table.add_row("seconds", f"{summary.seconds:.0f}")
+    table.add_row("seconds, loading and report included", f"{time.monotonic() - console.process_start():.0f}")
     console.screen().print(table)
 
 

@@ -4,22 +4,42 @@ import contextlib
 import os
 import pathlib
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Container, Iterator
 from typing import NoReturn
 
 import typer
 from rich.console import Console
+from rich.live import Live
+from rich.spinner import Spinner
 
 USAGE = 2
 # Of a file or a pipe, which have no width: no column of a table is so wide that a number has to be broken.
 PIPE_WIDTH = 160
+# What takes long to import, in the words of a person.
+_LIBRARIES = {
+    "tensorflow": "TensorFlow",
+    "apache_beam": "Beam",
+    "tfx": "TFX",
+    "tensorflow_model_analysis": "TFMA",
+}
+_COPY_SECONDS = 0.2
 _progress_is_shown = True
+_log_is_shown = False
+# The command line imports this file before anything that takes long.
+_STARTED = time.monotonic()
 
 
-def show_progress(shown: bool) -> None:
-    """Whether a run tells how far it is; how it ended is told anyway."""
-    global _progress_is_shown  # noqa: PLW0603 - an option of the whole command line
-    _progress_is_shown = shown
+def show_progress(shown: bool, with_log: bool = False) -> None:
+    """Whether a run tells how far it is, and what libraries log besides; how it ended is told anyway."""
+    global _progress_is_shown, _log_is_shown
+    _progress_is_shown, _log_is_shown = shown, with_log
+
+
+def process_start() -> float:
+    """The time of `time.monotonic` at which the command began."""
+    return _STARTED
 
 
 def screen() -> Console:
@@ -38,6 +58,11 @@ def stop(message: str, status: int = USAGE) -> NoReturn:
 def say(message: str) -> None:
     """One line on the error stream, which only the terminal wraps."""
     Console(file=sys.stderr, soft_wrap=True).print(message, highlight=False, markup=False)
+
+
+def size_words(size: int) -> str:
+    """Bytes as a person says them; never nothing where something was."""
+    return f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size / 1e3:,.1f} kB"
 
 
 class NodeFailedError(RuntimeError):
@@ -78,13 +103,69 @@ def quiet(log_file: pathlib.Path) -> Iterator[Console]:
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)
     with log_file.open("ab", buffering=0) as log, os.fdopen(os.dup(1), "w") as stream:
+        # A live table and the log would write over each other.
+        is_live = stream.isatty() and not _log_is_shown
+        ended, start = threading.Event(), log.seek(0, os.SEEK_END)
+        copier = threading.Thread(target=_copy, args=(log_file, start, saved[1], ended), daemon=True)
         try:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
-            yield Console(file=stream, force_terminal=stream.isatty(), quiet=not _progress_is_shown)
+            if _log_is_shown:
+                copier.start()
+            yield Console(file=stream, force_terminal=is_live, quiet=not _progress_is_shown)
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
+            ended.set()
+            if copier.is_alive():
+                copier.join()
             for target, descriptor in zip((1, 2), saved, strict=True):
                 os.dup2(descriptor, target)
                 os.close(descriptor)
+
+
+@contextlib.contextmanager
+def loading(console: Console) -> Iterator[None]:
+    """Shows that TFX is being imported inside the `with`: a moving line on a terminal, one line elsewhere.
+
+    Args:
+        console: that reaches the person.
+    """
+    if all(name in sys.modules for name in _LIBRARIES):
+        yield
+    elif console.is_terminal and not console.is_dumb_terminal:
+        # Both streams may belong to a log file, so the line must not take them for itself.
+        with Live(_Loading(), console=console, transient=True, redirect_stdout=False, redirect_stderr=False):
+            yield
+    else:
+        names = ", ".join(_LIBRARIES.values())
+        console.print(f"Loading {names}; nothing else happens meanwhile.", highlight=False)
+        yield
+
+
+class _Loading:
+    """A spinner with what has been imported so far, drawn again several times a second."""
+
+    def __init__(self) -> None:
+        self._spinner = Spinner("line")
+        self._start = time.monotonic()
+
+    def __rich__(self) -> Spinner:
+        """The line as it is now."""
+        self._spinner.update(text=loading_words(time.monotonic() - self._start, sys.modules))
+        return self._spinner
+
+
+def loading_words(seconds: float, modules: Container[str]) -> str:
+    """What is being imported, with a mark at each library that is there or under way."""
+    names = ", ".join(f"{name} {'✓' if module in modules else '·'}" for module, name in _LIBRARIES.items())
+    return f"Loading {names} {seconds:.0f} s"
+
+
+def _copy(log_file: pathlib.Path, start: int, target: int, ended: threading.Event) -> None:
+    """Copies what is appended to the log to a descriptor until told to end, and then the rest."""
+    with log_file.open("rb", buffering=0) as log:
+        log.seek(start)
+        while not ended.wait(_COPY_SECONDS):
+            os.write(target, log.read())
+        os.write(target, log.read())

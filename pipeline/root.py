@@ -89,6 +89,11 @@ class Root:
         return self.path / "latest" / "summary.json"
 
     @property
+    def latest_report(self) -> pathlib.Path:
+        """Report of the last finished run."""
+        return self.path / "latest" / "report.html"
+
+    @property
     def schema(self) -> pathlib.Path:
         """The schema of a data set other than CIFAR-10, whose own is reviewed and part of the code."""
         return self.path / "schema.pbtxt"

@@ -35,6 +35,9 @@ PAGES = (
     "docs/guides/own-images.md",
     "docs/guides/own-encoder.md",
     "docs/guides/own-gate.md",
+    "docs/guides/retraining.md",
+    "docs/guides/history.md",
+    "docs/guides/schedule.md",
     "docs/index.md",
 )
 # A line with one of these is the form of a command, not a command: DIR, [RUN], a|b, "...".
@@ -93,6 +96,12 @@ RULES = (
     Rule(r"--preset gpu", left_out="needs a GPU"),
     Rule(r"^byol data cifar10 data$", instead="test -f data/test_batch.bin"),
     Rule(r"--preset cpu .*--root", appended=_SMALL),
+    Rule(r"^rm -r runs/demo", left_out="the pages after it go on with what it takes away"),
+    Rule(r"^byol schedule .*crontab", left_out="changes the crontab of whoever reads"),
+    Rule(r"^byol schedule .*systemd", left_out="needs systemd with a session of the reader's"),
+    Rule(r"^byol schedule ", left_out="runs until it is ended"),
+    Rule(r"^byol retrain .*--preset cpu", appended=_SMALL),
+    Rule(r"^byol lineage .* \d+ --verify$", instead="byol lineage --root runs/nightly --verify"),
     Rule(r"minimum_accuracy=0\.99", status=3),
     Rule(r"^byol serve ", answers_at="http://localhost:8501/v1/models/byol"),
     Rule(r"^byol tensorboard ", answers_at="http://localhost:6006/"),

@@ -336,13 +336,14 @@ def _tell_pruned(pruned: "Pruned", place: Root, dry_run: bool) -> None:
         groups.setdefault("/".join(path.relative_to(place.path).parts[:2]), []).append(size)
     for name, sizes in groups.items():
         verb = "would remove" if dry_run else "removed"
-        typer.echo(f"{verb} {len(sizes):4d} of {name}, {sum(sizes) / 1e6:.2f} MB")
+        typer.echo(f"{verb} {len(sizes):4d} of {name}, {console.size_words(sum(sizes))}")
     for reason, count in pruned.kept.items():
         typer.echo(f"kept {count:4d} artifacts for {reason}")
     if pruned.elsewhere:
         typer.echo(f"left alone {pruned.elsewhere} artifacts that lie outside of {place.path}")
     verb = "Would free" if dry_run else "Freed"
     typer.echo(
-        f"{verb} {pruned.bytes / 1e6:.1f} MB; {len(pruned.artifacts)} artifacts {'would be' if dry_run else 'are'} "
+        f"{verb} {console.size_words(pruned.bytes)}; "
+        f"{len(pruned.artifacts)} artifacts {'would be' if dry_run else 'are'} "
         "marked as deleted."
     )

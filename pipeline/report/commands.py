@@ -8,8 +8,9 @@ import warnings
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
-from pipeline.console import stop
+from pipeline.console import loading, stop
 from pipeline.root import Root
 
 _FAILED = 1
@@ -33,10 +34,19 @@ def report(
         stop(f"There is no finished run in {root}; --root is the folder that `byol run` was given.")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.filterwarnings("ignore")
-    from pipeline.report.write import write_report
+    from pipeline.report.write import stored, write_report
 
+    told = Console(stderr=True)
     try:
         run_id = run or json.loads(place.latest_summary.read_text())["run_id"]
+        stored(place, run_id)
+        with loading(told):
+            from pipeline.report import facts as _  # noqa: F401 - the long imports, while something moves
+        told.print(
+            f"Reading the run {run_id}, asking its model about the test images and drawing their map.",
+            highlight=False,
+            soft_wrap=True,
+        )
         typer.echo(f"Wrote {write_report(place, run_id)}.")
     except (ValueError, OSError) as error:
         stop(str(error))

@@ -6,7 +6,6 @@ from typing import Any
 
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2 as mlmd_proto
-from tfx.orchestration import metadata
 
 _OUTPUTS = (mlmd_proto.Event.OUTPUT, mlmd_proto.Event.DECLARED_OUTPUT)
 _INPUTS = (mlmd_proto.Event.INPUT, mlmd_proto.Event.DECLARED_INPUT)
@@ -45,7 +44,11 @@ class StoredRun:
     """
 
     def __init__(self, database: pathlib.Path, run_id: str) -> None:
-        self._store = mlmd.MetadataStore(metadata.sqlite_metadata_connection_config(str(database)))
+        # Without TFX, whose import takes longer than all that is read here.
+        config = mlmd_proto.ConnectionConfig()
+        config.sqlite.filename_uri = str(database)
+        config.sqlite.connection_mode = mlmd_proto.SqliteMetadataSourceConfig.READWRITE
+        self._store = mlmd.MetadataStore(config)
         run = self._store.get_context_by_type_and_name("pipeline_run", run_id)
         if run is None:
             known = ", ".join(c.name for c in self._store.get_contexts_by_type("pipeline_run")) or "none"

@@ -3,11 +3,15 @@
 import json
 import logging
 import pathlib
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from components.staging import write_atomically
 from pipeline.root import Root
+
+if TYPE_CHECKING:
+    from pipeline.report.run_store import StoredRun
 
 REPORT_FILE = "report.html"
 _LOGGER = logging.getLogger(__name__)
@@ -15,6 +19,8 @@ _LOGGER = logging.getLogger(__name__)
 
 def write_report(root: Root, run_id: str) -> pathlib.Path:
     """Writes the report of a finished run and returns its file, `report.html` beside `summary.json`.
+
+    The last run's is written into `latest` as well.
 
     The embeddings that it shows are written for TensorBoard as well, in the folder `projector` beside it.
 
@@ -25,6 +31,35 @@ def write_report(root: Root, run_id: str) -> pathlib.Path:
     Raises:
         ValueError: there is no such run, or its files were pruned.
         OSError: what the run left behind cannot be read, or the report not be written.
+    """
+    summary, run = stored(root, run_id)
+    from pipeline.report import facts, page, projector
+
+    found = facts.gather(run, summary)
+    summary_file = root.summary(run_id)
+    path = summary_file.with_name(REPORT_FILE)
+    text = page.render(found)
+    write_atomically(path, text)
+    if json.loads(root.latest_summary.read_text())["run_id"] == run.run_id:
+        write_atomically(root.latest_report, text)
+    test = found.test
+    projector.write(
+        summary_file.with_name(projector.FOLDER),
+        images=test.images[test.sample],
+        labels=test.labels[test.sample],
+        predicted=test.probabilities[test.sample].argmax(1),
+        vectors=test.vectors,
+        names=found.data_set.label_names,
+    )
+    return path
+
+
+def stored(root: Root, run_id: str) -> "tuple[dict[str, Any], StoredRun]":
+    """The summary of a finished run and its record; without TensorFlow, so that a wrong name is told at once.
+
+    Raises:
+        ValueError: there is no such run, or its files were pruned.
+        OSError: what the run left behind cannot be read.
     """
     summary_file = root.summary(run_id)
     if not summary_file.is_file():
@@ -41,21 +76,7 @@ def write_report(root: Root, run_id: str) -> pathlib.Path:
             f"The files of {', '.join(run.pruned)} of the run {run_id} were pruned, so its report cannot be written "
             f"again. Its numbers are in {summary_file}, and `byol history --root {root.path}` tells its verdict."
         )
-    from pipeline.report import facts, page, projector
-
-    found = facts.gather(run, summary)
-    path = summary_file.with_name(REPORT_FILE)
-    write_atomically(path, page.render(found))
-    test = found.test
-    projector.write(
-        summary_file.with_name(projector.FOLDER),
-        images=test.images[test.sample],
-        labels=test.labels[test.sample],
-        predicted=test.probabilities[test.sample].argmax(1),
-        vectors=test.vectors,
-        names=found.data_set.label_names,
-    )
-    return path
+    return summary, run
 
 
 def write_after_run(root: Root, run_id: str, console: Console) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from components.data import cifar10, data_limits, dataset
 from pipeline.config import PipelineConfig
-from pipeline.console import DataRefusedError, NodeFailedError
+from pipeline.console import DataRefusedError, NodeFailedError, size_words
 from pipeline.retrain.place import Asked, Place, Served, StillAtWorkError
 from pipeline.root import Records, Root
 from pipeline.source_digest import source_digest
@@ -388,7 +388,7 @@ def _prune(request: Request, place: Place, console: Console) -> None:
         console.print(f"Nothing pruned: {error}", highlight=False, markup=False, soft_wrap=True)
         return
     if pruned:
-        console.print(f"Pruned {pruned / 1e6:.0f} MB of earlier runs.", highlight=False)
+        console.print(f"Pruned {size_words(pruned)} of earlier runs.", highlight=False)
 
 
 def _failed(request: Request, known: Ledger, training: Training, error: NodeFailedError) -> Outcome:

@@ -4,6 +4,7 @@ import dataclasses
 
 from rich.console import Console
 
+from pipeline.console import loading
 from pipeline.retrain.place import Asked, Served, Trained
 from pipeline.root import Root
 
@@ -24,7 +25,8 @@ class ThisMachine:
 
     def served(self) -> Served | None:
         """What the metadata store knows of the served version."""
-        from pipeline.run import parentage
+        with loading(self.console):
+            from pipeline.run import parentage
 
         found = parentage.of_served(self.root.serving, self.root.metadata)
         return None if found is None else Served(found.version, found.restored, found.model, found.pretrainer)
@@ -38,16 +40,18 @@ class ThisMachine:
 
     def look_at(self, asked: Asked) -> None:
         """Runs the nodes that look at the data."""
-        from pipeline.run import local_runner
-        from pipeline.run.bindings import Earlier
+        with loading(self.console):
+            from pipeline.run import local_runner
+            from pipeline.run.bindings import Earlier
 
         earlier = Earlier(served_model=asked.baseline, spans=asked.compared)
         local_runner.look_at(asked.config, self.preset, asked.records, self.root, self.console, earlier)
 
     def train(self, asked: Asked) -> Trained:
         """Runs every node; finished ones of a killed run are not repeated."""
-        from pipeline.run import local_runner
-        from pipeline.run.bindings import Earlier
+        with loading(self.console):
+            from pipeline.run import local_runner
+            from pipeline.run.bindings import Earlier
 
         earlier = Earlier(
             served_model=asked.baseline,

@@ -43,7 +43,7 @@ class Summary:
         not_pushed_because: the reason, one sentence; None when the model was pushed.
         missed: what the gate asked and did not get; empty when it blessed the model.
         still_served: the version that is served although this run pushed none; None when there is none.
-        seconds: of the whole run.
+        seconds: from the start of the command, the loading of TFX included, until this was written.
         components: seconds of each node.
         overtaken: whether it was not pushed because of a rollback meanwhile.
     """
@@ -72,6 +72,7 @@ def run(
     root: Root,
     console: Console,
     earlier: Earlier | None = None,
+    started: float | None = None,
 ) -> Summary:
     """Runs the pipeline once and writes its summary.
 
@@ -82,12 +83,13 @@ def run(
         root: prepared and locked by the caller.
         console: where progress is printed.
         earlier: what it takes from earlier runs; by default the served model to compare with, and no more.
+        started: `time.monotonic` when the command began, from which its seconds are counted; now if left out.
 
     Raises:
         NodeFailedError: when a node fails or is skipped; what it names is the cause, not the stack.
         ValueError: when the served version was not made in this root, or the clock was set back.
     """
-    started = time.monotonic()
+    started = time.monotonic() if started is None else started
     built = _build(config, records, root, earlier or Earlier(served_model=_served_model(root)))
     _follow(built, [node.id for node in built.components], preset, root, console)
     record = RunRecord(root.metadata)
@@ -96,6 +98,7 @@ def run(
     )
     text = json.dumps(dataclasses.asdict(summary), indent=2) + "\n"
     write_atomically(root.summary(summary.run_id), text)
+    root.latest_report.unlink(missing_ok=True)  # an earlier run's must not stand beside this one's summary
     write_atomically(root.latest_summary, text)
     write_after_run(root, summary.run_id, console)
     return summary

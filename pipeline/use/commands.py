@@ -1,5 +1,7 @@
 """Commands for what a run pushed: embed images, search among them, serve the encoder."""
 
+import dataclasses
+import json
 import logging
 import os
 import pathlib
@@ -59,6 +61,7 @@ def embed(
     try:
         embeddings.check_suffix(out)
         files = embeddings.image_files(images)
+        embeddings.check_pictures(files)
         table, broken = _embed_files(_load(root, model), files)
         for file, reason in broken.items():
             typer.echo(f"Left out: {file}: {reason}.", err=True)
@@ -78,6 +81,7 @@ def search(
     k: Annotated[int, typer.Option("-k", min=1, help="How many images to list.")] = 5,
     root: RootOption = None,
     model: ModelOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead, for programs.")] = False,
 ) -> None:
     """List the images most like one, by the cosine of their embeddings, the most alike first.
 
@@ -87,10 +91,15 @@ def search(
 
     try:
         table = embeddings.load(source)
+        if image.is_file():
+            embeddings.check_pictures([image])
         encoder = _same_encoder(table, root, model)
         found = embeddings.nearest(table, encoder([image])[0], k)
     except (ValueError, OSError) as error:
         stop(str(error))
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(neighbor) for neighbor in found], indent=2))
+        return
     for neighbor in found:
         typer.echo(f"{neighbor.cosine:.4f}  {neighbor.name}")
 

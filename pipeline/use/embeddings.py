@@ -13,6 +13,7 @@ from components.staging import written_whole
 SUFFIXES = (".parquet", ".npz")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 _IMAGES = "PNG or JPEG"
+_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 _KEYS = ("names", "vectors", "model", "digest")
 _METADATA = b"byol"
 
@@ -65,6 +66,25 @@ def image_files(paths: list[pathlib.Path]) -> list[pathlib.Path]:
     if not found:
         raise ValueError(f"There is no {_IMAGES} file in {', '.join(map(str, paths))}.")
     return list(found)
+
+
+def is_picture(path: pathlib.Path) -> bool:
+    """Whether a file begins as PNG and JPEG files do; a file that cannot be read is none."""
+    try:
+        with path.open("rb") as file:
+            return file.read(max(map(len, _STARTS))).startswith(_STARTS)
+    except OSError:
+        return False
+
+
+def check_pictures(paths: list[pathlib.Path]) -> None:
+    """Raises ValueError when none of the files is a picture: before TensorFlow is loaded to find that out."""
+    if not any(map(is_picture, paths)):
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        verb = "are" if more else "is"
+        raise ValueError(
+            f"{paths[0]}{more} {verb} no {_IMAGES} file, by what it begins with. Convert it first."
+        )
 
 
 def check_suffix(path: pathlib.Path) -> None:

@@ -301,7 +301,7 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(root):
     assert prune.prune(root, OLD_AND_NEW) == told
     assert told.artifacts
     shown = said("prune", "--root", str(root.path), "--keep-runs", "1", "--keep-spans", "1", "--dry-run")
-    assert "Would free 0.0 MB; 0 artifacts" in shown
+    assert "Would free 0.0 kB; 0 artifacts" in shown
 
 
 def test_what_was_deleted_is_made_again_and_what_was_kept_is_not(root, data):

@@ -140,6 +140,12 @@ def test_embed_and_search_commands(pushed, images, folder, tmp_path, suffix):
     shown = [float(line.split("  ")[0]) for line in found.output.splitlines()]
     np.testing.assert_allclose(shown, cosine[order], atol=1e-4)
 
+    listed = CliRunner().invoke(cli.app, ["search", names[4], "--in", str(out), "-k", "3", "--json"])
+    assert [line["name"] for line in json.loads(listed.output)] == [names[i] for i in order]
+    np.testing.assert_allclose(
+        [line["cosine"] for line in json.loads(listed.output)], cosine[order], atol=1e-5
+    )
+
     other = str(root / "serving" / "9")
     refused = CliRunner().invoke(cli.app, ["search", names[4], "--in", str(out), "--model", other])
     assert refused.exit_code == 2
@@ -152,6 +158,10 @@ def test_embed_and_search_commands(pushed, images, folder, tmp_path, suffix):
         (["embed", "IMAGES", "--root", "ROOT", "--out", "x.csv"], "ends in .parquet or .npz"),
         (["embed", "IMAGES", "--out", "x.npz"], "either --root"),
         (["embed", "IMAGES", "--root", "ROOT", "--model", "ROOT", "--out", "x.npz"], "either --root"),
+        (
+            ["embed", "IMAGES/notes.txt", "--root", "ROOT", "--out", "x.npz"],
+            "notes.txt is no PNG or JPEG file",
+        ),
         (["embed", "nowhere", "--root", "ROOT", "--out", "x.npz"], "There is no nowhere"),
         (["embed", "IMAGES", "--model", "IMAGES", "--out", "x.npz"], "`byol run` pushes one"),
         (["search", "x.png", "--in", "none.npz"], "`byol embed IMAGES --out none.npz` writes one"),
@@ -161,7 +171,8 @@ def test_embed_and_search_commands(pushed, images, folder, tmp_path, suffix):
 def test_wrong_input_is_one_line_and_status_2(pushed, folder, tmp_path, monkeypatch, arguments, said):
     monkeypatch.chdir(tmp_path)
     places = {"ROOT": str(pushed[0]), "IMAGES": str(folder)}
-    result = CliRunner().invoke(cli.app, [places.get(argument, argument) for argument in arguments])
+    given = [places.get(argument, argument).replace("IMAGES/", f"{folder}/") for argument in arguments]
+    result = CliRunner().invoke(cli.app, given)
     assert result.exit_code == 2, result.output
     assert said in result.output
     assert len(result.output.strip().splitlines()) == 1

@@ -83,7 +83,7 @@ def test_ctrl_c_while_tensorflow_loads_is_clean(tmp_path):
     model, image, out = tmp_path / "1", tmp_path / "x.png", tmp_path / "x.npz"
     model.mkdir()
     (model / "saved_model.pb").touch()
-    image.touch()
+    image.write_bytes(b"\x89PNG\r\n\x1a\n")
     command = [
         *[sys.executable, "-m", "pipeline.cli", "embed", str(image)],
         "--model",
