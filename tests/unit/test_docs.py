@@ -194,20 +194,27 @@ def test_commands_are_taken_from_pages_as_a_shell_takes_them():
         docs_commands.commands("README.md", "```sh\nbyol 'x\n```")
 
 
-def test_all_but_two_commands_of_the_pages_are_run():
+def test_all_but_a_few_commands_of_the_pages_are_run():
     """`make docs-check` runs what these pages tell a reader to type; what it leaves out is known here."""
     found = [
         command
         for page in docs_commands.PAGES
         for command in docs_commands.commands(page, (PROJECT / page).read_text())
     ]
-    assert {command.text for command in found if command.rule.left_out} == {
+    left_out = {command.text for command in found if command.rule.left_out}
+    # What changes the reader's own schedules, or runs until it is ended.
+    schedules = {text for text in left_out if text.startswith("byol schedule ")}
+    assert len(schedules) == 5
+    assert left_out - schedules == {
         "make test",
         "byol run --preset gpu --data data --root runs/cifar10-gpu",
+        "rm -r runs/demo pictures pictures.parquet",
     }
     assert len({command.text for command in found}) > 25
     assert set(docs_commands.PAGES) >= {"README.md", "docs/index.md"} | {
-        str(page.relative_to(PROJECT)) for page in PAGES if re.match(r"tutorial|own|use", page.name)
+        str(page.relative_to(PROJECT))
+        for page in PAGES
+        if page.name.startswith("tutorial") or page.parent.name == "guides"
     }
 
 
