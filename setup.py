@@ -60,6 +60,8 @@ setup(
     extras_require={
         "kubeflow": ["kfp>=2.5,<2.17"],
         "jax": ["jax>=0.4.34"],
+        # The client alone; it is not in the locks, and a release that fits the lane's pins is what pip finds.
+        "mlflow": ["mlflow-skinny>=2.9,<4"],
     },
     entry_points={"console_scripts": ["byol=kubeflow.commands:main"]},
     classifiers=[

@@ -1,4 +1,4 @@
-"""Writes a run's report beside its summary, and never makes a good run a failed one."""
+"""Writes a run's report beside its summary, hands the run to MLflow, and never makes a good run a failed one."""
 
 import json
 import logging
@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from components.staging import write_atomically
+from pipeline.report import tracking
 from pipeline.root import Root
 
 if TYPE_CHECKING:
     from pipeline.report.run_store import StoredRun
 
 REPORT_FILE = "report.html"
+_NUMBERS = ("linear_accuracy", "random_encoder_linear_accuracy", "knn_accuracy", "seconds")
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -92,3 +94,63 @@ def write_after_run(root: Root, run_id: str, console: Console) -> None:
         console.print(
             f"No report: {type(error).__name__}: {reason}", highlight=False, markup=False, soft_wrap=True
         )
+
+
+def track_after_run(root: Root, run_id: str, console: Console) -> None:
+    """Hands a run that has just finished to MLflow where the environment asks for it; a line says how that went."""
+    if not tracking.asked():
+        return
+    try:
+        identifier = tracking.log(tracked(root, run_id))
+        console.print(f"MLflow: logged as run {identifier}.", highlight=False, markup=False, soft_wrap=True)
+    except KeyboardInterrupt:
+        console.print("Not logged to MLflow: interrupted.", highlight=False)
+    except Exception as error:
+        # The run is finished and its verdict stands; a server elsewhere must not change that, whatever it answers.
+        _LOGGER.exception("The run %s could not be logged to MLflow.", run_id)
+        reason = (str(error).splitlines() or [""])[0].rstrip(".")
+        console.print(
+            f"Not logged to MLflow: {type(error).__name__}: {reason}.",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def tracked(root: Root, run_id: str) -> tracking.TrackedRun:
+    """What MLflow is told of a finished run.
+
+    Raises:
+        OSError: its files cannot be read.
+        KeyError: the run has no such node or output.
+    """
+    summary_file = root.summary(run_id)
+    summary = json.loads(summary_file.read_text())
+    from tfx.utils import path_utils
+
+    from pipeline import pipeline
+    from pipeline.report import facts, page
+    from pipeline.report.run_store import StoredRun
+    from trainer.byol.run_fn import HISTORY_FILE
+
+    run = StoredRun(root.metadata, summary["run_id"])
+    told = json.loads(run.told(pipeline.PUSHER, "custom_config") or "{}").get("lineage", {})
+    verdict = pathlib.Path(run.output(facts.VERDICT, "ModelEvaluation").uri) / facts.VERDICT_FILE
+    documents = [summary_file, summary_file.with_name(REPORT_FILE), verdict]
+    history = pathlib.Path(run.output(pipeline.PRETRAINER, "ModelRun").uri) / HISTORY_FILE
+    return tracking.TrackedRun(
+        run_id=summary["run_id"],
+        tags={
+            "mlflow.source.name": "byol-tfx",
+            "byol.root": str(root.path),
+            "byol.data": summary["data"],
+            "byol.blessed": "yes" if summary["blessed"] else "no",
+            "byol.pushed_version": str(summary["pushed_version"] or "none"),
+            "byol.code_digest": str(told.get("code_digest", "not recorded")),
+        },
+        params={"preset": summary["preset"], **page.flat(told.get("settings", {}))},
+        metrics={name: summary[name] for name in _NUMBERS},
+        epochs=facts.read_history(history),
+        files=[path for path in documents if path.is_file()],
+        model=pathlib.Path(path_utils.serving_model_path(run.output(pipeline.LINEAR_PROBE, "Model").uri)),
+    )

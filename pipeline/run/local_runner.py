@@ -20,7 +20,7 @@ from pipeline import nodes as node_names
 from pipeline import pipeline
 from pipeline.beam import beam_args
 from pipeline.config import PipelineConfig
-from pipeline.report.write import write_after_run
+from pipeline.report.write import track_after_run, write_after_run
 from pipeline.root import Records, Root
 from pipeline.run import beam_package, on_disk, parentage, progress
 from pipeline.run.bindings import Earlier, bindings
@@ -101,6 +101,7 @@ def run(
     root.latest_report.unlink(missing_ok=True)  # an earlier run's must not stand beside this one's summary
     write_atomically(root.latest_summary, text)
     write_after_run(root, summary.run_id, console)
+    track_after_run(root, summary.run_id, console)
     return summary
 
 
