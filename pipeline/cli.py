@@ -20,6 +20,7 @@ from pipeline import console, refusal
 from pipeline.config import PRESETS, PipelineConfig, chosen_preset
 from pipeline.past import commands as history_commands
 from pipeline.report import commands as report_commands
+from pipeline.retrain import approval
 from pipeline.retrain import commands as retrain_commands
 from pipeline.root import Records, Root, RootInUseError
 from pipeline.run import engine
@@ -30,6 +31,7 @@ from trainer import settings
 
 if TYPE_CHECKING:
     from components.data.cifar10 import RecordFolder
+    from components.serving.candidates import Candidate
     from components.serving.serving_folder import Version
     from pipeline.run.local_runner import Summary
 
@@ -100,7 +102,8 @@ def run(
 ) -> None:
     """Run the pipeline once: pretrain, probe, evaluate, gate, push.
 
-    Exit status: 0 pushed, 1 a step failed, 2 wrong arguments or input, 3 not good enough to be pushed.
+    Exit status: 0 pushed, or waiting for approval; 1 a step failed, 2 wrong arguments or input, 3 not good enough to
+    be pushed.
     """
     config = _config(preset, assignments or [])
     place = Root(root.absolute())
@@ -119,7 +122,9 @@ def run(
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         console.stop("Interrupted. The same command goes on from the last checkpoint.", INTERRUPTED)
     _tell(summary)
-    if summary.pushed_version is None:
+    if summary.candidate:
+        typer.echo(f"Not pushed yet: {summary.not_pushed_because}.")
+    elif summary.pushed_version is None:
         _refuse(summary)
 
 
@@ -140,17 +145,20 @@ def show_settings(
 
 @app.command()
 def versions(root: RootOption, as_json: JsonOption = False) -> None:
-    """List the pushed versions, the served one marked."""
-    from components.serving import serving_folder
+    """List the pushed versions, the served one marked, and the candidate that waits for approval."""
+    from components.serving import candidates, serving_folder
 
     place = _existing(root)
     try:
         listed = serving_folder.versions(place.serving)
+        candidate = candidates.waiting(place.serving)
     except (ValueError, OSError) as error:
         console.stop(_reason(error))
     if as_json:
         typer.echo(json.dumps([_told(version) for version in listed], indent=2))
         return
+    if candidate is not None:
+        typer.echo(_waits(candidate, place))
     if not listed:
         if not (place.metadata.exists() or place.serving.exists() or place.ledger.exists()):
             console.stop(
@@ -173,28 +181,6 @@ def versions(root: RootOption, as_json: JsonOption = False) -> None:
     for version in listed:
         if version.fault:
             typer.echo(f"Version {version.number}: {version.fault}", err=True)
-
-
-@app.command()
-def rollback(
-    root: RootOption,
-    version: Annotated[
-        int | None, typer.Argument(help="The version to serve again; the one before if left out.")
-    ] = None,
-) -> None:
-    """Serve an older version again, as a new highest one."""
-    from components.serving import serving_folder
-
-    try:
-        serving = _existing(root).serving
-        publication = serving_folder.rollback(serving, version)
-        restored = next(v.origin for v in serving_folder.versions(serving) if v.number == publication.version)
-    except (ValueError, OSError) as error:
-        console.stop(str(error))
-    typer.echo(
-        f"Restored the model of version {restored}: it is served as version {publication.version} from "
-        f"{publication.path}."
-    )
 
 
 @data_app.command("demo")
@@ -273,12 +259,24 @@ data_import.register(data_app)
 report_commands.register(app)
 schedule_commands.register(app)
 retrain_commands.register(app)
+approval.register(app)
 history_commands.register(app)
 
 
 def main() -> None:
     """Entry point of the console script."""
     app()
+
+
+def _waits(candidate: "Candidate", place: Root) -> str:
+    accuracy = "" if candidate.accuracy is None else f", accuracy {candidate.accuracy:.2%}"
+    run = (
+        ""
+        if candidate.run_id is None
+        else f" Its report: {place.summary(candidate.run_id).parent}/report.html"
+    )
+    since = str(candidate.record["held_at"])[:16].replace("T", " ")
+    return f"Candidate {candidate.name} waits for approval since {since} UTC{accuracy}.{run}"
 
 
 def _told(version: "Version") -> dict[str, object]:

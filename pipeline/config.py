@@ -4,7 +4,7 @@ import dataclasses
 
 from components.data import data_limits
 from components.data.data_limits import DataLimits
-from components.serving.serving_limits import ServingLimits
+from components.serving.serving_limits import APPROVALS, AUTOMATIC, ServingLimits
 from trainer import architecture, settings
 from trainer.byol.config import WARM_STARTS, HeadConfig, OptimizerConfig, PretrainingConfig, ViewConfig
 from trainer.probe.config import ProbeConfig
@@ -34,6 +34,8 @@ class GateConfig:
             better or worse in the verdict only when its whole interval lies beyond. It decides nothing else.
         robustness_images: test images that are corrupted, a fixed sample; no more than minimum_test_images are taken.
         corruption_severity: 1 to 5.
+        approval: "automatic" pushes what the gate blessed; "manual" keeps it as a candidate until `byol approve` or
+            `byol reject`.
     """
 
     minimum_accuracy: float
@@ -48,6 +50,7 @@ class GateConfig:
     seed_spread: float = 0.0
     robustness_images: int = 2000
     corruption_severity: int = 3
+    approval: str = AUTOMATIC
 
     def __post_init__(self) -> None:
         for name in (
@@ -69,6 +72,9 @@ class GateConfig:
             raise ValueError(f"gate.confidence is above 0.5 and below 1; received {self.confidence}.")
         if not 1 <= self.corruption_severity <= 5:
             raise ValueError(f"gate.corruption_severity is 1 to 5; received {self.corruption_severity}.")
+        if self.approval not in APPROVALS:
+            known = ", ".join(APPROVALS)
+            raise ValueError(f"gate.approval is one of {known}; received {self.approval!r}.")
         if self.minimum_test_images < 1:
             raise ValueError(f"gate.minimum_test_images is at least 1; received {self.minimum_test_images}.")
         if self.robustness_images < 1:

@@ -108,7 +108,11 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "components/gate/gate_statistics.py",
         "components/gate/verdict.py",
     ),
-    PUSHER: ("components/serving/pusher.py", "components/serving/serving_folder.py"),
+    PUSHER: (
+        "components/serving/pusher.py",
+        "components/serving/serving_folder.py",
+        "components/serving/candidates.py",
+    ),
 }
 DATA_SET_KEY = (
     "data_set"  # `DataSet.to_json`, a parameter of these nodes, and what the Trainers and Transform are told
@@ -515,6 +519,7 @@ def _pusher(
         ),
         settings=PushSettings(
             keep_versions=config.keep_versions,
+            approval=config.gate.approval,
             lineage={"settings": dataclasses.asdict(config), "code_digest": source_digest(_ALL_SOURCES)},
         ),
     )

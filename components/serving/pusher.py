@@ -25,7 +25,8 @@ from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils, component_spec, standard_artifacts, standard_component_specs
 from tfx.utils import io_utils, json_utils, path_utils, proto_utils
 
-from components.serving import serving_folder
+from components.serving import candidates, serving_folder
+from components.serving.serving_limits import APPROVALS, AUTOMATIC, MANUAL
 
 MODEL_DIGEST_PROPERTY = "model_digest"
 CURRENT_MODEL_PROPERTY = "current_model"
@@ -33,6 +34,7 @@ CURRENT_MODEL_ID_PROPERTY = "current_model_id"
 REASON_PROPERTY = "not_pushed_reason"
 IS_NEW_PROPERTY = "is_new_version"
 OVERTAKEN_PROPERTY = "overtaken"
+CANDIDATE_PROPERTY = "candidate"
 DATA_PROPERTY = "data"
 
 _MODEL = standard_component_specs.MODEL_KEY
@@ -59,6 +61,7 @@ class PushSettings:
         lock_timeout_seconds: how long to wait for another push to the same folder.
         keeps_rollbacks: whether it is pushed only over the model that it was compared with; `Pusher` sets it when it is
             given that model.
+        approval: one of `APPROVALS`: "manual" keeps the model as a candidate, for a person to push.
         lineage: what `serving.json` shall say besides what the pipeline knows: preset, digest of the code. It
             is part of the cache key, so it must not change from run to run.
     """
@@ -67,9 +70,13 @@ class PushSettings:
     retire_after_seconds: float = serving_folder.RETIRE_AFTER_SECONDS
     lock_timeout_seconds: float = serving_folder.LOCK_TIMEOUT_SECONDS
     keeps_rollbacks: bool = False
+    approval: str = AUTOMATIC
     lineage: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.approval not in APPROVALS:
+            known = ", ".join(APPROVALS)
+            raise ValueError(f"Expected approval to be one of {known}, received {self.approval!r}.")
         if self.keep_versions < 1:
             raise ValueError(f"Expected keep_versions of at least 1, received {self.keep_versions}.")
         if self.retire_after_seconds < 0 or self.lock_timeout_seconds < 0:
@@ -125,19 +132,28 @@ class Executor(stock_executor.Executor):
             return
         model = pathlib.Path(self.GetModelPath(input_dict))
         settings = PushSettings(**json_utils.loads(exec_properties[_CUSTOM_CONFIG]))
+        folder = _base_directory(exec_properties)
+        how: dict[str, Any] = {
+            "documents": artifact_utils.get_single_uri(input_dict[_CARD]) if input_dict.get(_CARD) else None,
+            "expected_digest": _judged_digest(input_dict),
+            "replaces": _baseline_digest(input_dict) if settings.keeps_rollbacks else None,
+            "keep_versions": settings.keep_versions,
+            "retire_after_seconds": settings.retire_after_seconds,
+        }
+        lineage = {**settings.lineage, **self._lineage(input_dict)}
         try:
+            if settings.approval == MANUAL and not _is_served(model, folder):
+                candidate = candidates.hold(model, folder, lineage, **how)
+                pushed_model.set_string_custom_property(CANDIDATE_PROPERTY, candidate.name)
+                self._refuse(
+                    pushed_model,
+                    f"candidate {candidate.name} waits for approval: `byol approve` or `byol reject`",
+                )
+                return
             publication = serving_folder.publish(
-                model,
-                _base_directory(exec_properties),
-                {**settings.lineage, **self._lineage(input_dict)},
-                documents=artifact_utils.get_single_uri(input_dict[_CARD]) if input_dict.get(_CARD) else None,
-                expected_digest=_judged_digest(input_dict),
-                replaces=_baseline_digest(input_dict) if settings.keeps_rollbacks else None,
-                keep_versions=settings.keep_versions,
-                retire_after_seconds=settings.retire_after_seconds,
-                lock_timeout_seconds=settings.lock_timeout_seconds,
+                model, folder, lineage, lock_timeout_seconds=settings.lock_timeout_seconds, **how
             )
-        except serving_folder.WithdrawnModelError as error:
+        except (serving_folder.WithdrawnModelError, candidates.RejectedModelError) as error:
             self._refuse(pushed_model, str(error))
             return
         except serving_folder.OvertakenError as error:
@@ -283,6 +299,11 @@ def other_model(blessing: types.Artifact, model: types.Artifact) -> str | None:
     if isinstance(identifier, int | float) and int(identifier) != model.id:
         return f"{blessing.type_name} at {blessing.uri} is about the model of id {int(identifier)}, not {model.id}."
     return None
+
+
+def _is_served(model: pathlib.Path, folder: str) -> bool:
+    present = serving_folder.versions(folder)
+    return bool(present) and present[-1].digest == serving_folder.model_digest(model)
 
 
 def _judged_digest(input_dict: Artifacts) -> str | None:

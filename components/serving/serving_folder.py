@@ -102,9 +102,7 @@ class Version:
     @property
     def accuracy(self) -> float | None:
         """Of the classifier on the test images when the model was judged, 0 to 1; None if nothing is recorded."""
-        metrics = self.record.get("lineage", {}).get("metrics", {})
-        value = metrics.get(_ACCURACY)
-        return float(value) if isinstance(value, int | float) else None
+        return recorded_accuracy(self.record)
 
     @property
     def digest(self) -> str:
@@ -131,6 +129,12 @@ class Publication:
     is_new: bool
 
 
+def recorded_accuracy(record: Mapping[str, Any]) -> float | None:
+    """The classifier's accuracy on the test images in the lineage of a record, 0 to 1; None if there is none."""
+    value = record.get("lineage", {}).get("metrics", {}).get(_ACCURACY)
+    return float(value) if isinstance(value, int | float) else None
+
+
 def versions(folder: str | os.PathLike[str]) -> list[Version]:
     """Lists the versions in a serving folder, the oldest first; none if the folder does not exist.
 
@@ -143,6 +147,11 @@ def versions(folder: str | os.PathLike[str]) -> list[Version]:
     numbered = {int(path.name): path for path in _numbered_folders(root)}
     listed = [_version(path, served=number == max(numbered)) for number, path in sorted(numbered.items())]
     return [version for version in listed if version.path.exists()]  # a push may have retired one meanwhile
+
+
+def served(folder: str | os.PathLike[str]) -> Version | None:
+    """The version that is served; None for none."""
+    return next((version for version in versions(folder) if version.served), None)
 
 
 def publish(  # noqa: PLR0913 - all but two are settings, by keyword
@@ -204,18 +213,7 @@ def publish(  # noqa: PLR0913 - all but two are settings, by keyword
         if served is not None and _holds(served, digest):
             publication = Publication(served.number, served.path, digest, is_new=False)
         else:
-            withdrawn = list(served.record.get("withdrawn", [])) if served is not None else []
-            if digest in withdrawn:
-                raise WithdrawnModelError(
-                    f"The model at {source} was rolled back from and is not published again by a push. If it "
-                    "shall be served after all, roll back to its version, or train a new one."
-                )
-            if replaces is not None and replaces != (served.digest if served is not None else ""):
-                raise OvertakenError(
-                    f"Since the training began, what is served became {_named(served)}; the model at {source} was "
-                    "compared with another one. It is not pushed over it; the next run is compared with what is served "
-                    "then."
-                )
+            withdrawn = _wanted(served, source, digest, replaces)
             record = {"action": _PUSH, "withdrawn": withdrawn, "lineage": dict(lineage or {})}
             documented = None if documents is None else local_folder(documents)
             publication = _publish_as_new(source, root, manifest, record, documented)
@@ -227,6 +225,7 @@ def rollback(
     folder: str | os.PathLike[str],
     version: int | None = None,
     *,
+    told: Mapping[str, str] | None = None,
     lock_timeout_seconds: float = LOCK_TIMEOUT_SECONDS,
 ) -> Publication:
     """Serves an older model again, by publishing it as a new highest version.
@@ -238,6 +237,7 @@ def rollback(
         folder: the serving folder.
         version: the version to restore; None is the one before, in the order in which the models were first
             pushed. The served version itself is left as it is.
+        told: who rolled back and why, for the version's lineage.
         lock_timeout_seconds: how long to wait for a push to the same folder.
 
     Raises:
@@ -266,7 +266,7 @@ def rollback(
             "origin_version": target.origin,
             "restored_version": target.number,
             "withdrawn": _withdrawn_by_restoring(target, present),
-            "lineage": target.record.get("lineage", {}),
+            "lineage": {**target.record.get("lineage", {}), **({"rollback": dict(told)} if told else {})},
         }
         return _publish_as_new(target.path, root, manifest, record, target.path)
 
@@ -337,6 +337,33 @@ def local_folder(path: str | os.PathLike[str]) -> pathlib.Path:
             "file system."
         )
     return pathlib.Path(text)
+
+
+def check_wanted(root: pathlib.Path, source: pathlib.Path, digest: str, replaces: str | None) -> None:
+    """Asks what `publish` asks of a model before it publishes it.
+
+    Raises:
+        WithdrawnModelError, OvertakenError, ValueError: as in `publish`.
+    """
+    present = versions(root)
+    _wanted(_readable(present[-1]) if present else None, source, digest, replaces)
+
+
+def _wanted(served: Version | None, source: pathlib.Path, digest: str, replaces: str | None) -> list[str]:
+    """Returns the digests of the withdrawn models, of which the new one is none."""
+    withdrawn = list(served.record.get("withdrawn", [])) if served is not None else []
+    if digest in withdrawn:
+        raise WithdrawnModelError(
+            f"The model at {source} was rolled back from and is not published again by a push. If it "
+            "shall be served after all, roll back to its version, or train a new one."
+        )
+    if replaces is not None and replaces != (served.digest if served is not None else ""):
+        raise OvertakenError(
+            f"Since the training began, what is served became {_named(served)}; the model at {source} was "
+            "compared with another one. It is not pushed over it; the next run is compared with what is served "
+            "then."
+        )
+    return withdrawn
 
 
 def _named(served: Version | None) -> str:

@@ -2,6 +2,10 @@
 
 import dataclasses
 
+# Who pushes what the gate blessed: the pipeline, or a person by `byol approve`.
+AUTOMATIC, MANUAL = "automatic", "manual"
+APPROVALS = (AUTOMATIC, MANUAL)
+
 
 @dataclasses.dataclass(frozen=True)
 class ServingLimits:

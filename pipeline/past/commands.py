@@ -289,6 +289,11 @@ def _tell_version(found: "Lineage") -> None:
     if record.get("parent"):
         typer.echo(f"  served before: {record['parent'].get('version')}")
     typer.echo(f"  run: {told.get('run_id', 'not recorded')}")
+    for name, verb in (("approval", "approved"), ("rollback", "rolled back")):
+        if isinstance(told.get(name), dict):
+            one = told[name]
+            why = f": {one.get('reason')}" if one.get("reason") else ""
+            typer.echo(f"  {verb} by {one.get('by')}, {one.get('at')}{why}")
     typer.echo(f"  code digest: {told.get('code_digest', 'not recorded')}")
     for name, value in told.get("metrics", {}).items():
         if not name.endswith("_diff"):  # to the baseline; the verdict and --format json have them

@@ -11,7 +11,7 @@ from typing import Any
 
 from components.gate import misses
 from components.gate.misses import Miss
-from components.serving import serving_folder
+from components.serving import candidates, serving_folder
 from pipeline import nodes
 from pipeline.past import store_graph
 from pipeline.past.store_graph import Artifact, Execution, Run, StoreGraph
@@ -19,6 +19,7 @@ from pipeline.root import Root
 from pipeline.spans import ledger
 from pipeline.spans.ledger import Ledger, Training
 
+CANDIDATE = ledger.CANDIDATE
 PUSHED, SERVED_ALREADY, REFUSED = ledger.PUSHED, "served already", ledger.NOT_PUSHED
 LOOKED_AT, DATA_REFUSED = "data looked at", "data refused"
 FAILED, UNFINISHED = ledger.FAILED, ledger.UNFINISHED
@@ -55,7 +56,8 @@ class RunEntry:
         random_encoder_accuracy: the same of the probe on the untrained encoder.
         blessed: the verdict; None when there is none.
         outcome: "pushed", "served already" (the same model), "refused" by the gate, "data refused", "data looked at"
-            (no more was asked), "failed" or "unfinished".
+            (no more was asked), "candidate" (it waits for approval), "rejected" or "replaced" after that, "failed" or
+            "unfinished".
         reason: why it was not pushed, in one sentence.
         failed_node: the node that failed, or that was at work when the process ended.
         version: as which it was pushed, or is served already.
@@ -142,7 +144,20 @@ def history(root: Root) -> History:
     for training in known.trainings:
         if _run_of(training, runs) not in present:
             _insert(told, _decision_entry(training))
+    told = [_decided(run, candidates.decisions(root.serving)) for run in told]
     return History(told, version_entries(serving_folder.versions(root.serving)), _span_entries(told, known))
+
+
+def _decided(run: RunEntry, decisions: list[candidates.Decision]) -> RunEntry:
+    """A run whose candidate is decided on, with what became of it."""
+    made = [one for one in decisions if one.run_id == run.run_id]
+    if run.outcome != CANDIDATE or not made:
+        return run
+    last = made[-1]
+    by, why = f" by {last.by}" if last.by else "", f": {last.reason}" if last.reason else ""
+    reason = f"{last.decision}{by} on {last.at[:10]}{why}"
+    outcome = PUSHED if last.decision == candidates.APPROVED else last.decision
+    return dataclasses.replace(run, outcome=outcome, reason=reason, version=last.version)
 
 
 def pushed_as(graph: StoreGraph, pretrained: int) -> list[int]:
@@ -230,6 +245,8 @@ def _outcome(graph: StoreGraph, run: Run) -> tuple[str, str, str | None]:
     if _version(pushed) is not None:
         is_new = pusher.state == store_graph.COMPLETE and pushed.properties.get(nodes.IS_NEW, 1) == 1
         return (PUSHED if is_new else SERVED_ALREADY), "", None
+    if pushed.properties.get(nodes.CANDIDATE):
+        return CANDIDATE, str(pushed.properties.get(nodes.NOT_PUSHED_REASON, "")), None
     verdict = _first(graph.written(run.executions.get(nodes.VERDICT), nodes.VERDICT_REPORT))
     reason = (
         misses.sentence(_criteria(verdict))

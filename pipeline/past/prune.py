@@ -11,7 +11,7 @@ import pathlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 
-from components.serving import serving_folder
+from components.serving import candidates, serving_folder
 from pipeline import nodes
 from pipeline.past import lineage, store_graph
 from pipeline.past.store_graph import Artifact, Execution, Run, StoreGraph
@@ -120,6 +120,9 @@ def _needs(graph: StoreGraph, root: Root, policy: PrunePolicy) -> Iterator[tuple
         inputs = lineage.recorded_inputs(graph, version)
         name = f"lineage of version {version.number}{', which is served' if version.served else ''}"
         yield name, _with_ancestors(graph, [*pushed, *inputs])
+    for candidate in _candidates(root):
+        name = f"lineage of candidate {candidate.path.name}"
+        yield name, _with_ancestors(graph, lineage.recorded_inputs(graph, candidate))
     yield "latest blessed model", _with_ancestors(graph, _latest_blessed(graph))
     known = Ledger.load(root.ledger)
     stored = _newest_of_spans(graph)
@@ -242,7 +245,13 @@ def _plan(root: Root, policy: PrunePolicy) -> _Plan:
     for version in present:
         if version.fault:  # it alone knows which of the artifacts the version is of
             raise ValueError(version.fault)
-    return _Plan(graph, reasons, marked, kept_runs(graph, policy), present)
+    return _Plan(graph, reasons, marked, kept_runs(graph, policy), [*present, *_candidates(root)])
+
+
+def _candidates(root: Root) -> list[serving_folder.Version]:
+    """The candidate that waits for approval, as the version that it may become."""
+    found = candidates.waiting(root.serving)
+    return [] if found is None else [serving_folder.Version(0, found.path, False, True, found.record)]
 
 
 def _elsewhere(root: Root, graph: StoreGraph) -> set[int]:

@@ -78,6 +78,7 @@ def retrain(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
     on_pushed: Annotated[str, typer.Option(help=f"{_HOOK}pushed a version.")] = "",
     on_refused: Annotated[str, typer.Option(help=f"{_HOOK}was refused.")] = "",
     on_failed: Annotated[str, typer.Option(help=f"{_HOOK}failed.")] = "",
+    on_candidate: Annotated[str, typer.Option(help=f"{_HOOK}made a model that waits for approval.")] = "",
     metrics: Annotated[
         pathlib.Path | None,
         typer.Option(
@@ -145,7 +146,8 @@ def _settings(options: Mapping[str, Any]) -> PipelineConfig:
 def _notices(options: Mapping[str, Any]) -> "notices.Notices":
     from pipeline.retrain import hooks, notices
 
-    hook_config = hooks.HookConfig(*(options[f"on_{kind}"] for kind in hooks.KINDS))
+    names = [f"on_{kind}" for kind in hooks.KINDS]
+    hook_config = hooks.HookConfig(**{name: options[name] for name in names if name in options})
     return notices.Notices(Root(options["root"].absolute()), hook_config, options["metrics"])
 
 
@@ -180,6 +182,8 @@ def _say(outcome: "retraining.Outcome", root: Root) -> None:
         typer.echo(f"Pushed version {outcome.version}, accuracy {outcome.accuracy:.2%}.")
         if outcome.reason:
             typer.echo(f"Not taken: {outcome.reason.rstrip('.')}.", err=True)
+    elif outcome.kind == ledger.CANDIDATE:
+        typer.echo(f"Not pushed yet: {outcome.reason.rstrip('.')}.")
     elif outcome.kind != retraining.NOTHING_NEW:
         words = "Failed" if outcome.kind == ledger.FAILED else "Not pushed"
         console.say(f"{words}: {outcome.reason.rstrip('.')}.")

@@ -1,4 +1,4 @@
-"""Tells other programs how a retraining ended: a command, or a POST to a web address, tried again when it fails."""
+"""Tells other programs how a retraining ended, or what a person decided: a command, or a POST, tried again."""
 
 import base64
 import contextlib
@@ -13,11 +13,12 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 from components.gate.misses import Miss
 
-KINDS = ("pushed", "refused", "failed")
+Kind = Literal["pushed", "refused", "failed", "candidate", "rejected", "rollback"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 _WEB = ("http", "https")
 _STANDARD_ERROR = 2
 # Between the polite and the impolite end of a command that hangs.
@@ -30,10 +31,11 @@ _TRY_AGAIN = frozenset({408, 429, *range(500, 600)})
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-    """How one retraining ended.
+    """How one retraining ended, or what a person decided.
 
     Attributes:
-        kind: `pushed`, `refused` (by the gate) or `failed`.
+        kind: `pushed`, `refused` (by the gate), `failed`, `candidate` (it waits for approval), `rejected` or
+            `rollback` (by a person).
         at: when, in UTC, as ISO 8601.
         root: the folder of the run.
         run_id: None when no run was begun.
@@ -42,11 +44,12 @@ class Event:
         accuracy: in [0, 1], of the linear probe on the test split; None when it was not reached.
         reason: one sentence.
         seconds: from start to end.
+        by: who decided, where a person did.
         missed: what the gate asked and did not get; empty but for a model that it refused.
         id: the same however often the event is told, and of no other event.
     """
 
-    kind: Literal["pushed", "refused", "failed"]
+    kind: Kind
     at: str
     root: str
     run_id: str | None
@@ -55,6 +58,7 @@ class Event:
     accuracy: float | None
     reason: str
     seconds: float
+    by: str = ""
     missed: tuple[Miss, ...] = ()
     id: str = dataclasses.field(default_factory=lambda: secrets.token_hex(16))
 
@@ -84,8 +88,8 @@ class HookConfig:
     """What is told of each kind of event, and with how much patience.
 
     Attributes:
-        on_pushed, on_refused, on_failed: a command line, split as a shell does but run without one; an address that
-            begins with http:// or https://; or nothing.
+        on_pushed, on_refused, on_failed, on_candidate, on_rejected, on_rollback: a command line, split as a shell does
+            but run without one; an address that begins with http:// or https://; or nothing.
         attempts: how often one hook is tried.
         wait_seconds: before the second attempt; doubled before each further one.
         timeout_seconds: that one attempt may take.
@@ -94,6 +98,9 @@ class HookConfig:
     on_pushed: str = dataclasses.field(default="", repr=False)
     on_refused: str = dataclasses.field(default="", repr=False)
     on_failed: str = dataclasses.field(default="", repr=False)
+    on_candidate: str = dataclasses.field(default="", repr=False)
+    on_rejected: str = dataclasses.field(default="", repr=False)
+    on_rollback: str = dataclasses.field(default="", repr=False)
     attempts: int = 3
     wait_seconds: float = 2.0
     timeout_seconds: float = 30.0

@@ -21,6 +21,7 @@ STATUS = {
     retraining.NOTHING_NEW: NOTHING_OR_PUSHED,
     retraining.AT_WORK: NOTHING_OR_PUSHED,
     ledger.PUSHED: NOTHING_OR_PUSHED,
+    ledger.CANDIDATE: NOTHING_OR_PUSHED,
     ledger.NOT_PUSHED: REFUSED,
     ledger.FAILED: FAILED,
 }

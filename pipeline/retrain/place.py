@@ -61,6 +61,7 @@ class Trained:
         version: what was pushed; None when nothing was.
         reason: why nothing was pushed; "" when something was.
         overtaken: whether that was a rollback while it trained.
+        candidate: whether it waits for a person's approval.
     """
 
     run_id: str
@@ -68,6 +69,7 @@ class Trained:
     version: int | None
     reason: str
     overtaken: bool
+    candidate: bool = False
 
 
 class Place(Protocol):

@@ -373,6 +373,9 @@ def _train(request: Request, place: Place, known: Ledger, training: Training, co
     except NodeFailedError as error:
         return _failed(request, known, training, error)
     training.run_id, training.accuracy, training.version = trained.run_id, trained.accuracy, trained.version
+    if trained.candidate:
+        training.outcome, training.reason = ledger.CANDIDATE, trained.reason
+        return _ended(known, training)
     if trained.overtaken:
         return _overtaken(place, known, training, trained.reason)
     training.outcome = ledger.PUSHED if trained.version is not None else ledger.NOT_PUSHED

@@ -66,6 +66,7 @@ class ThisMachine:
             version=summary.pushed_version,
             reason=summary.not_pushed_because or "",
             overtaken=summary.overtaken,
+            candidate=summary.candidate is not None,
         )
 
     def prune(self, keep_runs: int, keep_spans: int) -> int:

@@ -115,6 +115,13 @@ class VitalSigns:
         state = "failed" if outcome.exit_status in _FAULTS else "idle"
         return self._write(state, outcome.detail, outcome.measures(time.time()), outcome.spans_refused)
 
+    def serves(self, version: int | None, accuracy: float | None) -> list[str]:
+        """Another version is served, by a person's word; nothing else has changed."""
+        found = {"byol_served_version": version, "byol_served_accuracy": accuracy}
+        kept = _beat(self.heartbeat)
+        changed = {name: float(value) for name, value in found.items() if value is not None}
+        return self._write(kept.get("state", "idle"), kept.get("detail", ""), changed)
+
     def _write(self, state: str, detail: str, changed: dict[str, float], refused: int = 0) -> list[str]:
         measures = self._measures() | changed
         measures[_REFUSED] = measures.get(_REFUSED, 0.0) + refused
@@ -123,6 +130,7 @@ class VitalSigns:
             "state": state,
             "pid": os.getpid(),
             "detail": detail,
+            "metrics": str(self.textfile),
             "measures": measures,
         }
         problems = []
@@ -139,8 +147,8 @@ class VitalSigns:
     def _measures(self) -> dict[str, float]:
         """What was known before; nothing of a file that a crash left broken."""
         known = {*_GAUGES, *_COUNTERS}
-        with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):
-            found = json.loads(self.heartbeat.read_text())["measures"]
+        with contextlib.suppress(ValueError, AttributeError, TypeError):
+            found = _beat(self.heartbeat).get("measures", {})
             return {name: float(value) for name, value in found.items() if name in known}
         return {}
 
@@ -150,6 +158,21 @@ class VitalSigns:
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Measures(str(self._root), measures))
         write_to_textfile(str(self.textfile), registry)
+
+
+def known(root: pathlib.Path) -> VitalSigns:
+    """The vital signs of a root, with the file of metrics that its last retraining wrote."""
+    usual = VitalSigns(root)
+    told = _beat(usual.heartbeat).get("metrics")
+    return VitalSigns(root, pathlib.Path(told)) if isinstance(told, str) and told.endswith(".prom") else usual
+
+
+def _beat(path: pathlib.Path) -> dict[str, typing.Any]:
+    """The heartbeat as it is; nothing of one that a crash left broken."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    return {}
 
 
 class _Measures:

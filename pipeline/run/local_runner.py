@@ -12,8 +12,8 @@ from components.data.anomaly_gate import DataAnomalyError
 from components.data.dataset import CIFAR10, DataSet
 from components.data.statistics import schema_text
 from components.gate import misses
-from components.serving import serving_folder
-from components.serving.pusher import OVERTAKEN_PROPERTY
+from components.serving import candidates, serving_folder
+from components.serving.pusher import CANDIDATE_PROPERTY, OVERTAKEN_PROPERTY
 from components.staging import write_atomically
 from pipeline import console as console_lines
 from pipeline import nodes as node_names
@@ -46,6 +46,7 @@ class Summary:
         seconds: from the start of the command, the loading of TFX included, until this was written.
         components: seconds of each node.
         overtaken: whether it was not pushed because of a rollback meanwhile.
+        candidate: the name under which it waits for a person's approval; None when it does not.
     """
 
     run_id: str
@@ -63,6 +64,7 @@ class Summary:
     overtaken: bool = False
     missed: tuple[misses.Miss, ...] = ()
     still_served: int | None = None
+    candidate: str | None = None
 
 
 def run(
@@ -129,6 +131,7 @@ def summarize(
         overtaken=pushed[OVERTAKEN_PROPERTY].int_value == 1,
         missed=tuple(misses.misses(verdict["criteria"])),
         still_served=None if is_pushed else served,
+        candidate=pushed[CANDIDATE_PROPERTY].string_value or None,
     )
 
 
@@ -170,10 +173,23 @@ def _build(config: PipelineConfig, records: Records, root: Root, earlier: Earlie
             metadata=str(root.metadata),
             checkpoints=str(root.checkpoints),
             serving=str(root.serving),
-            served=tuple(f"{v.number}:{v.digest}" for v in serving_folder.versions(root.serving)),
+            served=_pushes(root),
         ),
         beam_args(config.beam),
         bindings(earlier),
+    )
+
+
+def _pushes(root: Root) -> tuple[str, ...]:
+    """What became of every push so far: the versions, the candidate and the decisions on earlier ones."""
+    candidate = candidates.waiting(root.serving)
+    return (
+        *(f"{v.number}:{v.digest}" for v in serving_folder.versions(root.serving)),
+        *([f"candidate:{candidate.name}"] if candidate else []),
+        *(
+            f"{decision.name}:{decision.decision}:{decision.at}"
+            for decision in candidates.decisions(root.serving)
+        ),
     )
 
 

@@ -13,6 +13,7 @@ from components.staging import write_atomically
 
 ACCEPTED, REFUSED, EXCLUDED, TOO_OLD = "accepted", "refused", "excluded", "too old"
 UNFINISHED, PUSHED, NOT_PUSHED, FAILED = "unfinished", "pushed", "refused", "failed"
+CANDIDATE = "candidate"
 _FORMAT = 1
 
 
@@ -56,7 +57,8 @@ class Training:
         parent_version: the served version that came from it.
         baseline: id of the served LinearProbe's Model to compare with; None before the first push.
         run_id: TFX's; None until the run has ended.
-        outcome: UNFINISHED, PUSHED, NOT_PUSHED (the gate refused) or FAILED (given up after some attempts).
+        outcome: UNFINISHED, PUSHED, NOT_PUSHED (the gate refused), CANDIDATE (blessed, for a person to decide on) or
+            FAILED (given up after some attempts).
         reason: why nothing was pushed, or what failed.
         version: what was pushed.
         accuracy: on the fixed test set.
@@ -135,7 +137,8 @@ class Ledger:
 
     def untrained(self) -> list[int]:
         """Accepted spans that no finished training has had, ascending."""
-        had = {span for t in self.trainings if t.outcome in (PUSHED, NOT_PUSHED) for span in t.window}
+        ended = (PUSHED, NOT_PUSHED, CANDIDATE)
+        had = {span for t in self.trainings if t.outcome in ended for span in t.window}
         return [span for span in self.accepted() if span not in had]
 
     def unheard(self) -> list[int]:

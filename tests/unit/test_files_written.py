@@ -20,6 +20,7 @@ WRITES = {
     "components/gate/model_card.py": _OUTPUT,
     "components/gate/robustness.py": _OUTPUT,
     "components/gate/verdict.py": _OUTPUT,
+    "components/serving/candidates.py": _STAGED,
     "components/serving/serving_check.py": _OUTPUT + "; requests to a process that the check ends with",
     "components/serving/serving_folder.py": "in a staging folder, which is synced before it is renamed",
     "components/serving/serving_requests.py": "an answer to the process that waits for it; imports nothing of ours",

@@ -23,7 +23,7 @@ from tfx.proto import pusher_pb2
 from tfx.types import channel, channel_utils, standard_artifacts
 from tfx.utils import path_utils
 
-from components.serving import pusher, serving_check, serving_folder
+from components.serving import candidates, pusher, serving_check, serving_folder
 from trainer.probe.image_decoding import decode_images
 
 
@@ -172,6 +172,26 @@ def test_a_model_is_pushed_only_over_the_one_that_it_was_compared_with(push: Pus
     assert right.get_int_custom_property("pushed") == 1
     (record,) = [version.record for version in serving_folder.versions(push.serving) if version.served]
     assert "baseline_model" not in record["lineage"]["inputs"]
+
+
+def test_with_manual_approval_a_blessed_model_waits_and_an_approval_pushes_it(push: Push) -> None:
+    manual = pusher.PushSettings(approval="manual", lineage={"preset": "demo"})
+    for _ in range(2):  # a retry holds it once
+        held = push(settings=manual)
+        assert held.get_int_custom_property("pushed") == 0
+        assert "waits for approval" in held.get_string_custom_property("not_pushed_reason")
+    candidate = candidates.waiting(push.serving)
+    assert candidate is not None
+    assert held.get_string_custom_property("candidate") == candidate.name
+    assert serving_folder.versions(push.serving) == []
+    candidates.approve(push.serving, "ada")
+    assert _served(push.serving) == 1.0
+    (version,) = serving_folder.versions(push.serving)
+    assert version.record["lineage"]["preset"] == "demo"
+    assert version.record["lineage"]["inputs"]["model"][0]["uri"] == str(push.exported["A"])
+    assert (
+        push(settings=manual).get_int_custom_property("pushed") == 1
+    )  # what is served already waits for nobody
 
 
 def test_a_retry_reports_the_version_that_is_there(push: Push) -> None:

@@ -96,6 +96,7 @@ def test_a_command_gets_the_event_on_stdin_and_in_its_environment(tmp_path):
         "BYOL_SECONDS": "61.5",
         "BYOL_MISSED": "accuracy | cat | 60.00% | 50.00% | 10.00 points",
         "BYOL_ID": EVENT.id,
+        "BYOL_BY": "",
     }
 
 

@@ -92,6 +92,7 @@ def test_a_push_is_told_with_what_is_served(call, tmp_path):
         "accuracy": 0.75,
         "reason": "",
         "seconds": 12.5,
+        "by": "",
         "missed": [],
     }
     found = metrics(tmp_path)

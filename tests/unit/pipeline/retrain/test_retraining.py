@@ -62,6 +62,7 @@ class World:
         self.pruned: list[prune.PrunePolicy] = []
         self.restored = None
         self.rollback_during_run = None
+        self.candidate = None
         self.kill = lambda: None
         self.rng = np.random.default_rng(0)
         (folder / "spans").mkdir()
@@ -144,7 +145,7 @@ class World:
             random_encoder_linear_accuracy=0.5, knn_accuracy=0.8, blessed=blessed,
             pushed_version=self.pushed[-1][0] if blessed else None, pushed_path=None,
             not_pushed_because=None if blessed else "a rollback came" if overtaken else "accuracy is too low",
-            seconds=1.0, components={}, overtaken=overtaken is not None,
+            seconds=1.0, components={}, overtaken=overtaken is not None, candidate=self.candidate,
         )  # fmt: skip
 
 
@@ -421,6 +422,16 @@ def test_a_killed_training_goes_on_with_the_baseline_and_parent_it_was_begun_wit
     world.call(config=config)
     assert world.began == [(1,), (1, 2), (1, 2), (1, 2, 3)]
     assert world.pushed == [(1, (1,), None, None), (2, (1, 2), 10, 1), (3, (1, 2, 3), 20, 2)]
+
+
+def test_a_candidate_ends_its_training_and_the_next_span_makes_the_next_one(world):
+    world.worse, world.candidate = {1, 2}, "3f1c"
+    world.deliver(1)
+    assert world.call().kind == ledger.CANDIDATE
+    assert world.call().kind == retraining.NOTHING_NEW
+    world.deliver(2)
+    assert world.call().spans == (2,)
+    assert [training.outcome for training in world.known().trainings] == [ledger.CANDIDATE] * 2
 
 
 def test_a_rollback_during_a_killed_training_changes_what_it_is_judged_against(world):

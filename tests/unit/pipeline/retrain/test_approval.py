@@ -1,0 +1,104 @@
+"""`byol approve`, `reject` and `rollback`: what a person decides is told to hooks and metrics."""
+
+import json
+import sys
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from components.serving import candidates, serving_folder
+from pipeline import cli
+from pipeline.retrain import vital_signs
+
+
+def served(root):
+    version = serving_folder.served(root / "serving")
+    assert version is not None
+    return version
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A root with one version served, one candidate, and a hook that appends what it is told."""
+    for name in "AB":
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "saved_model.pb").write_text(name)
+    root = tmp_path / "root"
+    lineage: dict[str, Any] = {"metrics": {"sparse_categorical_accuracy": 0.5}}
+    serving_folder.publish(tmp_path / "A", root / "serving", lineage)
+    digest = served(root).digest
+    lineage = {"run_id": "run-2", "metrics": {"sparse_categorical_accuracy": 0.75}}
+    candidates.hold(tmp_path / "B", root / "serving", lineage, replaces=digest)
+    hook = tmp_path / "hook.py"
+    hook.write_text(f"import sys\nopen({str(tmp_path / 'told')!r}, 'a').write(sys.stdin.read() + '\\n')\n")
+    return root
+
+
+def call(place, *words):
+    result = CliRunner().invoke(cli.app, [words[0], "--root", str(place), *words[1:]])
+    path = place.parent / "told"
+    events = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return result, events
+
+
+def hook(place):
+    return f"{sys.executable} {place.parent / 'hook.py'}"
+
+
+def measures(place):
+    return json.loads((place / "retraining" / "heartbeat.json").read_text())["measures"]
+
+
+def test_an_approval_is_pushed_told_and_measured(place):
+    metrics = place.parent / "collector.prom"
+    vital_signs.VitalSigns(place, metrics).started()
+    result, (event,) = call(place, "approve", "--by", "ada", "--reason", "fine", "--on-pushed", hook(place))
+    assert result.exit_code == 0, result.output
+    now = served(place)
+    assert f"served as version {now.number}" in result.output
+    told = {name: event[name] for name in ("kind", "by", "reason", "version", "accuracy", "run_id")}
+    assert told == {
+        "kind": "pushed", "by": "ada", "reason": "fine", "version": now.number, "accuracy": 0.75,
+        "run_id": "run-2",
+    }  # fmt: skip
+    assert measures(place)["byol_served_version"] == now.number
+    assert "byol_served_accuracy" in metrics.read_text()
+
+
+def test_a_rejection_keeps_what_is_served_and_needs_a_reason(place):
+    before = served(place)
+    assert call(place, "reject")[0].exit_code == 2
+    result, (event,) = call(place, "reject", "--reason", "cats", "--on-rejected", hook(place))
+    assert (result.exit_code, event["kind"], event["reason"]) == (0, "rejected", "cats")
+    assert event["by"]
+    assert served(place) == before
+
+
+def test_a_rollback_is_told_with_its_reason_and_the_metrics_show_what_is_served(place):
+    call(place, "approve")
+    result, (event,) = call(place, "rollback", "--reason", "B is slow", "--on-rollback", hook(place))
+    now = served(place)
+    assert result.exit_code == 0, result.output
+    assert (event["kind"], event["version"], event["accuracy"]) == ("rollback", now.number, 0.5)
+    assert event["reason"].endswith(": B is slow")
+    assert now.record["lineage"]["rollback"]["reason"] == "B is slow"
+    assert measures(place)["byol_served_version"] == now.number
+    assert measures(place)["byol_served_accuracy"] == 0.5
+
+
+def test_a_candidate_is_listed_beside_the_versions(place):
+    result, _ = call(place, "versions")
+    candidate = candidates.waiting(place / "serving")
+    assert candidate is not None
+    name = candidate.name
+    assert f"Candidate {name} waits for approval" in result.output
+    assert "runs/run-2/report.html" in result.output
+
+
+def test_nothing_to_decide_is_one_line_and_status_2(place):
+    call(place, "reject", "--reason", "cats")
+    result, events = call(place, "approve", "--on-pushed", hook(place))
+    assert (result.exit_code, events) == (2, [])
+    assert "No candidate waits" in result.output
