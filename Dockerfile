@@ -1,7 +1,8 @@
 # The image of every pipeline step and of `byol` itself: the current lane on Debian 13, Python 3.13, not root.
 #
 #   docker build -t byol .                                    CPU
-#   docker build -t byol-cuda --build-arg ACCELERATOR=cuda .  with CUDA's libraries for TensorFlow
+#   docker build -t byol-cuda --build-arg ACCELERATOR=cuda .  with CUDA's libraries for TensorFlow and JAX
+#   docker build -t byol-tpu --build-arg ACCELERATOR=tpu .    with libtpu for JAX
 #
 # docs/kubeflow.md shows the same without docker.
 ARG BASE=docker.io/library/debian:13-slim
@@ -18,8 +19,8 @@ RUN make env LANE=current
 ARG ACCELERATOR=cpu
 RUN case "$ACCELERATOR" in \
         cpu) ;; \
-        cuda) requirements/make_env.sh cuda ;; \
-        *) echo "ACCELERATOR is cpu or cuda; received $ACCELERATOR" >&2; exit 1 ;; \
+        cuda | tpu) requirements/make_env.sh "$ACCELERATOR" ;; \
+        *) echo "ACCELERATOR is cpu, cuda or tpu; received $ACCELERATOR" >&2; exit 1 ;; \
     esac
 
 FROM ${BASE}

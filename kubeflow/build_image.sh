@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the image where there is no docker: buildah, on a Debian 13 unpacked from Debian's own archive.
 #
-#   sudo kubeflow/build_image.sh NAME:TAG [cpu|cuda]
+#   sudo kubeflow/build_image.sh NAME:TAG [cpu|cuda|tpu]
 #
 # No registry is asked for the base, which is kept as localhost/byol-base:13 and used again. The working tree is built
 # as it is, .dockerignore aside. It needs root, buildah, debootstrap and about 15 GB; a certificate and an index that
@@ -14,7 +14,7 @@ fail() {
 }
 
 [[ "${1:-}" == *:* && "${1##*:}" != latest ]] ||
-    fail "usage: build_image.sh NAME:TAG [cpu|cuda]; a tag that says which build it is, not latest; received '${1:-}'"
+    fail "usage: build_image.sh NAME:TAG [cpu|cuda|tpu]; a tag that says which build it is, not latest; received '${1:-}'"
 [ "$(id -u)" = 0 ] || fail "needs root (debootstrap, buildah): use sudo"
 for tool in buildah debootstrap; do
     command -v "$tool" >/dev/null || fail "missing: $tool. Install with: apt-get install buildah debootstrap"

@@ -24,6 +24,9 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PINNED = re.compile(r"([^/]+/)*[^/:@]+(:[\w][\w.-]*)?(@sha256:[0-9a-f]+)?")
 _QUANTITY = re.compile(r"[0-9]+(Ki|Mi|Gi|Ti)")
 # vendor.domain/resource: the name of an extended resource in Kubernetes, not a Vertex enum like NVIDIA_TESLA_T4.
+# GKE's label of a TPU node: chips of the whole slice along each axis, such as 2x2 or 4x4x4.
+_TOPOLOGY = "cloud.google.com/gke-tpu-topology"
+_TPU = "google.com/tpu"
 _DEVICE = re.compile(r"[a-z0-9.-]+\.[a-z]+/[a-z0-9.-]+")
 
 
@@ -114,6 +117,7 @@ class Step:
                 f"An accelerator has a name and a count above 0, or neither; received "
                 f"{self.accelerator!r} and {self.accelerators}."
             )
+        _check_slice(self)
         if self.shared_memory and not _QUANTITY.fullmatch(self.shared_memory):
             raise ValueError(f"shared_memory is a size such as 2Gi; received {self.shared_memory!r}.")
         if min(self.retries, self.backoff_seconds) < 0 or self.timeout_minutes < 1:
@@ -121,6 +125,21 @@ class Step:
                 "A step's retries and backoff_seconds are at least 0 and timeout_minutes at least 1; received "
                 f"{self.retries}, {self.backoff_seconds} and {self.timeout_minutes}."
             )
+
+
+def _check_slice(step: Step) -> None:
+    """Refuses a TPU slice of several hosts: GKE gives a pod to each of them, and a step of KFP is one pod."""
+    topology = dict(step.node_selector).get(_TOPOLOGY)
+    if step.accelerator != _TPU or topology is None:
+        return
+    sides = topology.split("x")
+    chips = math.prod(int(side) for side in sides) if all(side.isdecimal() for side in sides) else 0
+    if chips != step.accelerators:
+        raise ValueError(
+            f"A slice of topology {topology!r} has {chips or 'no known number of'} chips and a step asks for "
+            f"{step.accelerators}: a step is one pod and takes one host whole. Give a topology of one host, such as "
+            "2x2 with accelerators 4 or 2x4 with 8; slices of several hosts cannot be used from a pipeline's step."
+        )
 
 
 @dataclasses.dataclass(frozen=True)

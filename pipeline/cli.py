@@ -28,6 +28,7 @@ from pipeline.schedule import commands as schedule_commands
 from pipeline.use import commands as use_commands
 from pipeline.use import data_import
 from trainer import settings
+from trainer.byol import choice
 
 if TYPE_CHECKING:
     from components.data.cifar10 import RecordFolder
@@ -107,6 +108,7 @@ def run(
     """
     config = _config(preset, assignments or [])
     place = Root(root.absolute())
+    _check_training(config)
     _try_engine(config, place, data)
     _prepare(place)
     try:
@@ -294,6 +296,13 @@ def _told(version: "Version") -> dict[str, object]:
 def _config(preset: str, assignments: list[str]) -> PipelineConfig:
     try:
         return chosen_preset(preset, assignments)
+    except ValueError as error:
+        console.stop(str(error))
+
+
+def _check_training(config: PipelineConfig) -> None:
+    try:
+        choice.check(config.pretraining)
     except ValueError as error:
         console.stop(str(error))
 

@@ -32,9 +32,12 @@ echo "Locking the current lane"
 "$uv" pip compile "${options[@]}" --universal --fork-strategy fewest --python-version 3.11 \
     current.in --output-file current.lock
 strip_common_markers current.lock
-echo "Locking CUDA's libraries for the current lane"
-"$uv" pip compile "${options[@]}" --universal --fork-strategy fewest --python-version 3.11 cuda.in --output-file cuda.lock
-strip_common_markers cuda.lock
+echo "Locking the accelerators' libraries for the current lane"
+for name in cuda tpu; do
+    "$uv" pip compile "${options[@]}" --universal --fork-strategy fewest --python-version 3.11 \
+        "$name.in" --output-file "$name.lock"
+    strip_common_markers "$name.lock"
+done
 echo "Locking the installer and the build back-ends"
 for name in bootstrap build; do
     "$uv" pip compile "${options[@]}" --python-version 3.10 "$name.in" --output-file "$name.lock"

@@ -265,10 +265,10 @@ case ${1:-env} in
         mkdir -p "$TOOLS"
         bootstrap_uv
         ;;
-    cuda) # CUDA's libraries, into the environment that was made; for the image
+    cuda | tpu) # an accelerator's libraries, into the environment that was made; for the image
         adopt_pip_settings
         "$TOOLS/uv/bin/uv" pip install --quiet --python "$VENV/bin/python" --require-hashes --no-deps \
-            -r requirements/cuda.lock || fail "CUDA's libraries could not be installed, for the reason above"
+            -r "requirements/$1.lock" || fail "the libraries of $1 could not be installed, for the reason above"
         ;;
-    *) fail "$1 is not known: expected env, tools or cuda" ;;
+    *) fail "$1 is not known: expected env, tools, cuda or tpu" ;;
 esac

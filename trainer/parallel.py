@@ -19,7 +19,8 @@ def divided(devices: int, batch_size: int) -> Iterator[contextlib.AbstractContex
     once a replica. With one device both do nothing.
 
     Raises:
-        ValueError: when there are fewer devices, or when they cannot have equal parts of a batch.
+        ValueError: when there are fewer devices, when they cannot have equal parts of a batch, or on TensorFlow when
+            they are several GPUs.
     """
     names = _devices()
     if devices > len(names):
@@ -32,6 +33,12 @@ def divided(devices: int, batch_size: int) -> Iterator[contextlib.AbstractContex
         raise ValueError(
             f"A batch of {batch_size} cannot be divided equally among {len(names)} devices; give "
             "pretraining.batch_size a multiple of them, or lower pretraining.devices."
+        )
+    if len(names) > 1 and keras.backend.backend() == "tensorflow" and all("GPU" in name for name in names):
+        # A run that asks for them is refused before it starts (trainer/byol/choice.py); this is for all other callers.
+        raise ValueError(
+            f"TensorFlow trains on one GPU here; pretraining.devices={devices} asks for {len(names)}. Give "
+            "pretraining.engine=jax, or pretraining.devices=1."
         )
     if len(names) == 1:
         yield contextlib.nullcontext()

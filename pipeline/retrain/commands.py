@@ -17,6 +17,7 @@ from pipeline.root import Root, RootInUseError
 from pipeline.run import engine
 from pipeline.spans import ledger
 from pipeline.spans.ledger import Ledger
+from trainer.byol import choice
 from trainer.byol.config import WARM_STARTS
 
 if TYPE_CHECKING:
@@ -209,6 +210,7 @@ def _work(request: "retraining.Request", told: "notices.Notices") -> "retraining
 
     place = request.root
     try:
+        choice.check(request.config.pretraining)
         engine.try_engine(request.config.beam, place.path, request.data)
         place.prepare()
         with place.locked():

@@ -142,8 +142,9 @@ class PretrainingConfig:
             97 for CIFAR-10 in batches of 512, make it the whole epoch.
         engine: "tensorflow", for CPUs; "jax", for GPUs and TPUs, in a process of its own
             (docs/decisions/0034-engines.md); "auto" is "jax" where JAX sees a GPU or a TPU, else "tensorflow".
-        devices: that each batch is divided among, by the backend's own data parallelism; 0 takes every accelerator.
-            Batch norm, loss and augmentations are those of the whole batch.
+        devices: that each batch is divided among, by JAX's own data parallelism; 0 takes every accelerator. TensorFlow
+            trains on one; asked for several it is refused before the run. Batch norm, loss and augmentations are
+            those of the whole batch.
     """
 
     epochs: int = 1
@@ -184,6 +185,11 @@ class PretrainingConfig:
             )
         if self.engine not in ENGINES:
             raise ValueError(f"engine is one of {', '.join(ENGINES)}; received {self.engine!r}.")
+        if self.engine == "tensorflow" and self.devices > 1:
+            raise ValueError(
+                f"pretraining.devices={self.devices} needs pretraining.engine=jax: TensorFlow trains on one device "
+                "here. Give that engine, or pretraining.devices=1."
+            )
         if self.checkpoint_minutes < 0 or self.monitor_images < 0:
             raise ValueError(
                 f"Minutes and image counts are at least 0; received checkpoint_minutes={self.checkpoint_minutes}, "

@@ -1,12 +1,10 @@
-"""Which engine pretrains, and a training in a process of its own, seen from the one that waits for it.
+"""A training in a process of its own, seen from the one that waits for it.
 
 One process cannot hold Keras on two backends, and a GPU's memory is free only when the process that took it has ended
 (docs/decisions/0034-engines.md). No TensorFlow and no JAX is imported here.
 """
 
 import contextlib
-import importlib.metadata
-import importlib.util
 import json
 import logging
 import os
@@ -19,7 +17,6 @@ from typing import Any
 
 from trainer.byol.monitors import CollapseError
 
-logger = logging.getLogger("byol.engine")
 ROOT = pathlib.Path(__file__).parents[2]
 _COMMAND = (sys.executable, "-m", "trainer.byol.jax_process")
 # What the child may raise and the parent raises again as what it was; all else becomes a RuntimeError.
@@ -28,50 +25,6 @@ _KNOWN: dict[str, type[Exception]] = {
     "ValueError": ValueError,
     "OSError": OSError,
 }
-
-
-def installed() -> bool:
-    """Whether JAX can be imported."""
-    return importlib.util.find_spec("jax") is not None
-
-
-def choose(engine: str) -> str:
-    """The engine that trains, "tensorflow" or "jax", for the setting `pretraining.engine`.
-
-    Raises:
-        ValueError: when JAX is asked for and not installed.
-    """
-    if engine == "jax" and not installed():
-        raise ValueError(
-            "pretraining.engine=jax needs JAX, which is not installed. Install byol-tfx[jax], or give "
-            "pretraining.engine=tensorflow."
-        )
-    if engine != "auto":
-        return engine
-    return "jax" if installed() and _has_plugin() and _sees_accelerator() else "tensorflow"
-
-
-def _has_plugin() -> bool:
-    """Whether JAX could see anything but the CPU; without a plugin nobody waits for its import."""
-    plugins = importlib.metadata.entry_points(group="jax_plugins")
-    return bool(plugins) or any(importlib.util.find_spec(name) for name in ("jax_plugins", "libtpu"))
-
-
-def _sees_accelerator() -> bool:
-    """Asks JAX in a process of its own: the answer takes a GPU's memory."""
-    asked = subprocess.run(
-        [sys.executable, "-c", "import jax; print(jax.default_backend())"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if asked.returncode != 0:
-        logger.warning("JAX cannot say which devices it has: %s", _last_line(asked.stderr))
-    return asked.returncode == 0 and _last_line(asked.stdout) != "cpu"
-
-
-def _last_line(text: str) -> str:
-    return next((line for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def train_on_jax(

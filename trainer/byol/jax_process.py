@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def _train(folder: pathlib.Path, messages: TextIO) -> dict[str, Any]:
-    sys.meta_path.insert(0, _NoTensorFlow())
+    sys.meta_path.insert(0, NoTensorFlow())
     # Imported late: the parent's death and errors of these imports are to be noticed, too.
     import jax
 
@@ -66,7 +66,7 @@ def compilation_cache(device: str) -> pathlib.Path | None:
     return pathlib.Path(home) / "byol-tfx" / "jax"
 
 
-class _NoTensorFlow(importlib.abc.MetaPathFinder):
+class NoTensorFlow(importlib.abc.MetaPathFinder):
     """Keras would import TensorFlow where it finds it, for seconds and a GPU's memory; nothing here needs it."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:

@@ -80,8 +80,14 @@ class PretrainingImages:
         return order[first_step * config.batch_size : last].reshape(-1, config.batch_size)
 
     def epoch(self, config: PretrainingConfig, epoch: int, first_step: int) -> dict[str, Any]:
-        """Returns the epoch's images in their order, which `fit` cuts into batches."""
-        chosen = self.order(config, epoch, first_step).ravel()
+        """Returns the epoch's images in their order, which `fit` cuts into batches.
+
+        Of images in a file (a memory map) a batch at a time is read, so that memory does not grow with them.
+        """
+        order = self.order(config, epoch, first_step)
+        if isinstance(self.images, np.memmap):
+            return {"x": ((self.images[places],) for places in order), "steps_per_epoch": len(order)}
+        chosen = order.ravel()
         return {"x": self.images[chosen], "batch_size": config.batch_size, "shuffle": False}
 
 

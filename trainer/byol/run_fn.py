@@ -17,7 +17,7 @@ from components import staging
 from components.data import dataset
 from trainer import input_pipeline, settings
 from trainer.architecture import EncoderConfig
-from trainer.byol import engine, job, monitors, warm_start
+from trainer.byol import choice, engine, job, monitors, warm_start
 from trainer.byol.config import PretrainingConfig
 from trainer.byol.pretraining import ImageSource, PretrainingImages, pretrain, write_history
 from trainer.devices import allow_memory_growth
@@ -73,7 +73,7 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
     start = warm_start.read_warm_start(fn_args.custom_config.get("warm_start", "never"), fn_args.base_model)
     config = settings.from_dict(PretrainingConfig, fn_args.custom_config["pretraining"], "pretraining.")
     encoder = settings.from_dict(EncoderConfig, fn_args.custom_config["encoder"], "encoder.")
-    chosen = engine.choose(config.engine)
+    chosen = choice.choose(config.engine)
     described = dataset.from_json(fn_args.custom_config.get("data_set", ""))
     split = input_pipeline.open_split(
         fn_args.train_files, fn_args.custom_config["memory_images"], described.shape

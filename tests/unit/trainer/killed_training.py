@@ -1,6 +1,8 @@
-"""Kills a training by SIGKILL ten times, goes on each time, and compares its end with that of one left alone.
+"""Kills a training by SIGKILL several times, goes on each time, and compares its end with that of one left alone.
 
-python -m tests.unit.trainer.killed_training FOLDER SEED writes FOLDER/found.json. A process of its own, since it forks:
+KERAS_BACKEND=... python -m tests.unit.trainer.killed_training FOLDER SEED KILLS
+
+writes FOLDER/found.json. A process of its own, since it forks:
 after Keras is imported and before the backend computes anything, so that no child pays for the import.
 """
 
@@ -13,6 +15,11 @@ import sys
 import time
 import unittest.mock
 
+from trainer.byol import jax_process
+
+if os.environ["KERAS_BACKEND"] == "jax":
+    sys.meta_path.insert(0, jax_process.NoTensorFlow())  # which each child would import for itself
+
 import keras
 import numpy as np
 
@@ -21,7 +28,6 @@ from trainer.architecture import EncoderConfig
 from trainer.byol import checkpoint
 from trainer.byol.pretraining import PretrainingImages, pretrain
 
-KILLS = 10
 # One block and the stem: most of a process' time is their compilation.
 SMALL = EncoderConfig(widths=(8,), blocks=(1,), stem_stride=2)
 # From the first checkpoint that a process writes until it is killed. The whole training takes a few of these.
@@ -73,7 +79,7 @@ def main():
     os.waitpid(child, 0)
     os.close(reader)
     found = []
-    for _ in range(KILLS):
+    for _ in range(int(sys.argv[3])):
         child, reader = fork(folder / "killed")
         os.read(reader, 1)
         time.sleep(rng.uniform(0, LONGEST_SECONDS))

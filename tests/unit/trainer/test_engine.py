@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 import types
 
 import keras
@@ -17,15 +18,16 @@ import pytest
 from tests.unit.trainer import engines
 from tests.unit.trainer.conftest import SETTINGS, TINY, coloured_images
 from trainer import input_pipeline
-from trainer.byol import engine, jax_process, job, run_fn
-from trainer.byol.config import PretrainingConfig
+from trainer import networks as trained_networks
+from trainer.byol import choice, engine, jax_process, job, run_fn
 from trainer.byol.monitors import CollapseError
-from trainer.byol.pretraining import PretrainingImages
+from trainer.byol.pretraining import PretrainingImages, build_model
+from trainer.byol.warm_start import ENCODER_FILE, NETWORKS_FILE, read_warm_start, save_networks
 
 ROOT = pathlib.Path(__file__).parents[3]
 ON_JAX = dataclasses.replace(SETTINGS, engine="jax", checkpoint_minutes=1e-9)
 
-if not engine.installed():
+if not choice.installed():
     pytest.skip("JAX is not installed", allow_module_level=True)
 
 
@@ -43,10 +45,10 @@ def networks(folder):
     return found | {f"encoder/{v.path}": keras.ops.convert_to_numpy(v) for v in encoder.variables}
 
 
-def write_job(folder, data, config=ON_JAX):
+def write_job(folder, data, config=ON_JAX, start=None):
     folder.mkdir()
     job.write_images(folder, len(data), [data.images[:40], data.images[40:]])
-    job.write_job(folder, job.Job(config, TINY, data, None, folder / "checkpoints", folder, None))
+    job.write_job(folder, job.Job(config, TINY, data, None, folder / "checkpoints", folder, start))
     return folder
 
 
@@ -199,28 +201,6 @@ def test_an_interrupt_of_the_parent_ends_the_child_at_once(monkeypatch, tmp_path
     assert not _is_alive(seen[0])
 
 
-def test_the_engine_is_the_one_asked_for_and_auto_asks_jax(monkeypatch):
-    assert engine.choose("tensorflow") == "tensorflow"
-    assert engine.choose("jax") == "jax"
-    for plugin, accelerator, chosen in (
-        (False, True, "tensorflow"),
-        (True, False, "tensorflow"),
-        (True, True, "jax"),
-    ):
-        monkeypatch.setattr(engine, "_has_plugin", lambda plugin=plugin: plugin)
-        monkeypatch.setattr(engine, "_sees_accelerator", lambda accelerator=accelerator: accelerator)
-        assert engine.choose("auto") == chosen
-    monkeypatch.setattr(engine, "installed", lambda: False)
-    assert engine.choose("auto") == "tensorflow"
-    with pytest.raises(ValueError, match=r"engine=jax needs JAX.*Install byol-tfx\[jax\]"):
-        engine.choose("jax")
-
-
-def test_an_unknown_engine_is_refused():
-    with pytest.raises(ValueError, match="engine is one of auto, tensorflow, jax; received 'torch'"):
-        PretrainingConfig(engine="torch")
-
-
 def test_both_engines_have_the_same_encoder_after_twenty_updates(tmp_path):
     """From the same weights, with views that are not random. A tau or rate of another step would be off by 1e-2."""
     out = tmp_path / "jax.npz"
@@ -254,3 +234,47 @@ def test_images_come_back_from_disk_memory_mapped_and_whole(tmp_path):
     np.testing.assert_array_equal(read.data.images, images)
     assert read.data.digest() == data.digest()
     assert (read.config, read.encoder, read.monitor, read.start) == (ON_JAX, TINY, None, None)
+
+
+def test_a_warm_start_reaches_the_process_with_the_weights_of_all_networks(data, tmp_path):
+    """With a rate of nothing and a target that stays, the process hands back the weights it was given."""
+    still = dataclasses.replace(
+        ON_JAX,
+        epochs=1,
+        base_tau=1.0,
+        optimizer=dataclasses.replace(SETTINGS.optimizer, base_learning_rate=1e-30, warmup_steps=0),
+    )
+    earlier = build_model(dataclasses.replace(still, seed=99), TINY, data)
+    trained_networks.as_float32(earlier.online_encoder).save(tmp_path / ENCODER_FILE)
+    save_networks(earlier, tmp_path / NETWORKS_FILE)
+    folder = write_job(tmp_path / "job", data, still, read_warm_start("full", str(tmp_path)))
+    engine.train_on_jax(folder, lambda values: None)
+    given, found = networks(tmp_path), networks(folder)
+    assert given.keys() == found.keys()
+    weights = [name for name in given if "moving" not in name and "normalization" not in name]
+    for name in weights:
+        np.testing.assert_allclose(found[name], given[name], atol=1e-6, err_msg=name)
+    assert len(weights) > 25
+    # Other weights than a cold start's, and moments that have seen images since.
+    cold = build_model(still, TINY, data).online_encoder.get_layer("stem").kernel
+    assert np.abs(keras.ops.convert_to_numpy(cold) - found["encoder/stem/kernel"]).max() > 0.01
+    assert any(np.abs(found[name] - given[name]).max() > 0.01 for name in given if "moving" in name)
+
+
+def test_an_epoch_of_a_file_of_images_is_read_a_batch_at_a_time(tmp_path):
+    """The same batches in the same order as from memory, and no more than a few of them in memory."""
+    images = coloured_images(640)
+    stats = np.full(3, 0.5, np.float32), np.full(3, 0.25, np.float32)
+    job.write_images(tmp_path, len(images), [images])
+    streamed = PretrainingImages(np.load(tmp_path / "images.npy", mmap_mode="r"), *stats)
+    expected = PretrainingImages(images, *stats).epoch(SETTINGS, epoch=1, first_step=2)
+    tracemalloc.start()
+    found = streamed.epoch(SETTINGS, epoch=1, first_step=2)
+    batches = 0
+    for number, (batch,) in enumerate(found["x"]):
+        np.testing.assert_array_equal(batch, expected["x"][number * 16 : (number + 1) * 16])
+        batches += 1
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert batches == found["steps_per_epoch"] == len(images) // 16 - 2
+    assert peak < images.nbytes / 4
