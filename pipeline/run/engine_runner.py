@@ -21,6 +21,8 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 from apache_beam.portability.api import beam_job_api_pb2
 from apache_beam.runners.portability import portable_runner
 
+from pipeline.run import progress
+
 _LINES = logging.getLogger("byol")
 _POLL_SECONDS = 0.5
 _CALL_SECONDS = 10.0  # one call of the job service, which does no work in it
@@ -43,7 +45,7 @@ class EngineOptions(PipelineOptions):
 
 
 class EngineRunner(portable_runner.PortableRunner):
-    """Submits a pipeline as a job with a name of its own, and cancels it when submitting is interrupted."""
+    """Submits a pipeline as a job whose name holds the node's, and cancels it when submitting is interrupted."""
 
     def create_job_service_handle(self, job_service: Any, options: PipelineOptions) -> "_JobHandle":
         """The handle through which the pipeline is prepared, staged and run."""
@@ -52,7 +54,8 @@ class EngineRunner(portable_runner.PortableRunner):
     def run_portable_pipeline(self, pipeline: Any, options: PipelineOptions) -> "EngineResult":
         """Starts the job; returns its result to wait for."""
         cloud = options.view_as(GoogleCloudOptions)
-        cloud.job_name = cloud.job_name or f"byol-{uuid.uuid4().hex[:12]}"
+        node = progress.node_at_work().lower()
+        cloud.job_name = cloud.job_name or "-".join(filter(None, ("byol", node, uuid.uuid4().hex[:12])))
         with _terminated_as_exit(), _jobs_of_name_cancelled(options):
             result = super().run_portable_pipeline(pipeline, options)
         return EngineResult(result, options)

@@ -186,6 +186,12 @@ class NodeFollower(logging.Handler):
             self.view.finished(self.running, FAILED, time.monotonic() - self._started)
 
 
+def node_at_work() -> str:
+    """The node that a follower of this process sees running; "" where there is none."""
+    followers = (h for h in absl_logging.get_absl_logger().handlers if isinstance(h, NodeFollower))
+    return next((follower.running for follower in followers if follower.running), "")
+
+
 class TrainingLines(logging.Handler):
     """Hands on what the trainers log: epochs, losses, speed, time left."""
 

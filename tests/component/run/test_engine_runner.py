@@ -1,6 +1,8 @@
 """A job on an engine: it is told of, it does not wait for ever, and it ends when its waiting process ends."""
 
+import io
 import logging
+import re
 import signal
 import subprocess
 import sys
@@ -8,10 +10,13 @@ import time
 
 import apache_beam as beam
 import pytest
+from absl import logging as absl_logging
 from apache_beam.options.pipeline_options import PipelineOptions
+from rich.console import Console
 
 from pipeline.beam import beam_args
 from pipeline.config import BeamConfig
+from pipeline.run import progress
 from pipeline.run.engine_runner import TERMINATED, EngineError
 from tests.component import engine_processes
 from tests.component.engine_processes import PROJECT
@@ -93,6 +98,53 @@ def test_the_job_its_state_and_the_page_are_told(server, caplog):
     lines = [record.getMessage() for record in caplog.records if record.name == "byol"]
     assert lines[0].startswith("Beam job told-")
     assert lines[-1].endswith(f" at {server}: DONE, http://flink:8081")
+
+
+def test_a_jobs_name_holds_the_nodes(server):
+    def run():
+        with beam.Pipeline(
+            options=PipelineOptions(beam_args(BeamConfig(engine="portable", endpoint=server)))
+        ) as pipeline:
+            _ = pipeline | beam.Create([1]) | beam.Map(str)
+
+    before = set(engine_processes.jobs(server))
+    run()
+    with progress.followed(Console(file=io.StringIO()), ["Transform"], {}):
+        absl_logging.info("Component %s is running.", "Transform")
+        run()
+    names = sorted(set(engine_processes.jobs(server)) - before, key=len)
+    assert re.fullmatch(r"byol-[0-9a-f]{12}", names[0])
+    assert re.fullmatch(r"byol-transform-[0-9a-f]{12}", names[1])
+
+
+def test_after_a_pool_that_was_killed_at_work_the_same_pipeline_finishes(server, tmp_path):
+    """The first job ends with its worker, within the limit on silence at the latest; none stays on the engine."""
+
+    at_work = f"mkdir {tmp_path}/started && sleep 60; echo done"  # it stays there the first time only
+
+    def submitted(address, name):
+        options = PipelineOptions(_arguments(server, address, name, silence_minutes=0.1, workers=1))
+        pipeline = beam.Pipeline(options=options)
+        # Of the standard library: a worker imports it whatever its path is.
+        made = pipeline | beam.Create([at_work]) | beam.Map(subprocess.getoutput)
+        _ = made | beam.io.WriteToText(str(tmp_path / "out"), num_shards=1)
+        return pipeline.run()
+
+    with engine_processes.pool() as address:
+        first = submitted(address, "killed-pool")
+        until = time.monotonic() + 60
+        while not (tmp_path / "started").exists():
+            assert time.monotonic() < until
+            time.sleep(0.1)
+    with pytest.raises(RuntimeError):  # EngineError is one
+        first.wait_until_finish()
+    assert engine_processes.jobs(server)["killed-pool"] in ("CANCELLED", "FAILED")
+    assert not list(tmp_path.glob("out*"))
+    with engine_processes.pool() as address:
+        assert submitted(address, "new-pool").wait_until_finish() == "DONE"
+    (out,) = tmp_path.glob("out*")
+    assert out.read_text().endswith("done\n")
+    assert out.read_text().count("done") == 1
 
 
 def test_a_failed_job_says_what_the_worker_said(server):
