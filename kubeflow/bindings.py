@@ -28,12 +28,12 @@ from components.data.anomaly_gate import span_of
 from components.data.example_gen import Cifar10ExampleGen
 from components.serving import serving_folder
 from components.serving.pusher import Pusher
+from kubeflow import volume
 from kubeflow.config import EVERY, NOTHING, NOW, Decided, KubeflowConfig
 from kubeflow.entrypoint import RESOLVED
 from pipeline import pipeline
 
 _NOTE = "resolved.json"
-_SPAN = "span-"
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 
@@ -216,8 +216,8 @@ def forget_networks(present: Iterable[str], store: pathlib.Path) -> None:
 
 def keep(examples: types.Artifact, store: pathlib.Path) -> pathlib.Path:
     """Copies Examples below `store`, in place of older ones of the same span; complete or not at all."""
-    folder = store / f"{_SPAN}{span_of(examples)}"
-    older = _copies(folder)
+    folder = store / f"{volume.SPAN}{span_of(examples)}"
+    older = volume.copies(folder)
     target = folder / str(max(older, default=0) + 1)
     with staging.staged_folder(target) as copy:
         shutil.copytree(examples.uri, copy, dirs_exist_ok=True)
@@ -235,12 +235,10 @@ def keep(examples: types.Artifact, store: pathlib.Path) -> pathlib.Path:
 def kept(store: pathlib.Path) -> dict[int, dict[str, Any]]:
     """The kept Examples by span, as members of a resolved list."""
     found = {}
-    for folder in store.glob(f"{_SPAN}*"):
-        copies = _copies(folder)
-        if copies:
-            newest = copies[max(copies)]
-            properties = json.loads((newest / _NOTE).read_text())
-            found[int(folder.name.removeprefix(_SPAN))] = member(str(newest), properties)
+    for number, folder in volume.spans(store).items():
+        copies = volume.copies(folder)
+        newest = copies[max(copies)]
+        found[number] = member(str(newest), json.loads((newest / _NOTE).read_text()))
     return found
 
 
@@ -328,10 +326,3 @@ def bindings(config: KubeflowConfig, warm_start: bool, decided: Decided | None =
 
 def _told_version(number: int | None) -> str:
     return NOTHING if number is None else str(number)
-
-
-def _copies(folder: pathlib.Path) -> dict[int, pathlib.Path]:
-    """Complete copies of one span by number; a copy being written has a name that is none."""
-    if not folder.is_dir():
-        return {}
-    return {int(path.name): path for path in folder.iterdir() if path.name.isdecimal()}

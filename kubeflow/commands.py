@@ -24,9 +24,11 @@ from trainer import settings
 if TYPE_CHECKING:
     from kubeflow.compiler import Compiled, Span
     from kubeflow.server import Server
+    from pipeline.retrain.place import Place
 
 FAILED = 1
 _EXPERIMENT = "byol"
+_TEST = "data/test"  # of retraining, which judges every span's model on the same pictures
 _SCHEDULE = "byol-nightly"
 _TABLE_WIDTH = 140
 
@@ -142,6 +144,75 @@ def submit(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
     except ServerError as error:
         stop(str(error), FAILED)
     typer.echo(f"Run {run} was submitted to {host}.")
+
+
+@app.command()
+def retrain(  # noqa: PLR0913, PLR0917
+    host: HostOption,
+    root: Annotated[
+        pathlib.Path,
+        typer.Option(
+            exists=True, file_okay=False, help="The volume, as it is mounted where this command runs."
+        ),
+    ],
+    preset: PresetOption = "gpu",
+    window: Annotated[int, typer.Option(help="How many of the newest spans are trained on.")] = 4,
+    warm_start: Annotated[
+        str | None, typer.Option(help="What a training starts from; the preset's if left out.")
+    ] = None,
+    attempts: Annotated[
+        int, typer.Option(help="How often a failing training is begun before it waits for a new span.")
+    ] = 3,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SPAN[:KINDS]", help="A span to let through whose data was refused. Repeat."),
+    ] = None,
+    exclude: Annotated[list[int] | None, typer.Option(help="A span never to train on again. Repeat.")] = None,
+    keep_runs: Annotated[int, typer.Option(help="Of how many of the newest runs notes stay.")] = 3,
+    keep_spans: Annotated[
+        int, typer.Option(help="Of how many of the newest spans Examples stay to be compared with.")
+    ] = 8,
+    wait: Annotated[
+        float, typer.Option(help="Minutes to wait for a run; then the next call takes up what comes of it.")
+    ] = 0.0,
+    assignments: SetOption = None,
+    cluster: ClusterOption = None,
+    cluster_assignments: ClusterSetOption = None,
+    experiment: Annotated[str, typer.Option(help="Made if there is none of that name.")] = _EXPERIMENT,
+    namespace: NamespaceOption = "",
+    account: AccountOption = "",
+    token_file: TokenOption = None,
+    authorities: AuthoritiesOption = None,
+    timeout: TimeoutOption = 60.0,
+    on_pushed: Annotated[str, typer.Option(help="As of `byol retrain`: told of a push.")] = "",
+    on_refused: Annotated[str, typer.Option(help="As of `byol retrain`: told of a refusal.")] = "",
+    on_failed: Annotated[str, typer.Option(help="As of `byol retrain`: told of a failure.")] = "",
+    metrics: Annotated[
+        pathlib.Path | None, typer.Option(help="A .prom file; one on the volume if left out.")
+    ] = None,
+) -> None:
+    """Train on what has arrived since the last call, in runs on a server; as `byol retrain` decides.
+
+    Safe to call at any time: without new spans it starts no run, and a run that is at work is taken up, not repeated.
+
+    Exit status: 0 pushed, nothing new, or a run at work; 1 failed; 2 wrong arguments; 3 refused by a gate.
+    """
+    from pipeline.retrain import commands as retrain_commands
+
+    wanted = _wanted(preset, assignments, cluster, cluster_assignments, "latest", namespace, sent=True)
+    target = wanted.cluster if wanted.cluster.test else dataclasses.replace(wanted.cluster, test=_TEST)
+    options = {**locals(), "data": root / target.data, "test": root / target.test}
+    request, told = retrain_commands.asked(options)
+
+    def place(_: Console) -> "Place":
+        from kubeflow.retrain import Cluster, ServerRuns
+
+        server = _server(host, namespace, token_file, timeout, authorities)
+        return Cluster(request.root, target, ServerRuns(server, target, experiment, account), 60.0 * wait)
+
+    with _failures():
+        cluster_config.check_platform(target, vertex=False)
+        retrain_commands.call(request, told, place)
 
 
 @schedule_app.command("create")

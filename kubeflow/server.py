@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kubeflow.compiler import Compiled  # which imports TFX
 
 TIMEOUT_SECONDS = 60.0
+_NO_SUCH_THING = 404
 # The first release that reads `propagation_policy`; older ones ignore it in silence and delete the runs, too
 # (backend/api/v2beta1/recurring_run.proto:232 and apiserver/resource/resource_manager.go:1282 at 2.16.0).
 ORPHANS_SINCE = (2, 16)
@@ -99,6 +100,29 @@ class Server:
                 service_account=account or None,
             )
         return str(run.run_id)
+
+    def state(self, run: str) -> str:
+        """KFP's word for a run's state (backend/api/v2beta1/run.proto); "" if there is no such run any more."""
+        import kfp_server_api
+
+        with self._one_line():
+            try:
+                return str(self._client.get_run(run).state)
+            except kfp_server_api.ApiException as error:
+                if error.status == _NO_SUCH_THING:
+                    return ""
+                raise
+
+    def run_named(self, name: str) -> str | None:
+        """The id of the newest run of a name; None if there is none."""
+        # "name" is a key of the filter in every 2.x (backend/src/apiserver/model/run.go).
+        wanted = json.dumps({"predicates": [{"operation": "EQUALS", "key": "name", "stringValue": name}]})
+        with self._one_line():
+            page = self._client.list_runs(
+                page_size=100, namespace=self._namespace, filter=wanted, sort_by="created_at desc"
+            )
+        found = [run for run in page.runs or [] if run.display_name == name]
+        return str(found[0].run_id) if found else None
 
     def schedule(
         self,

@@ -4,7 +4,7 @@ import pathlib
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,6 +22,7 @@ from trainer.byol.config import WARM_STARTS
 
 if TYPE_CHECKING:
     from pipeline.retrain import notices, retraining
+    from pipeline.retrain.place import Place
 
 _HOOK = "A command line, or an address that gets a POST; told of each retraining that "
 
@@ -93,12 +94,34 @@ def retrain(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
 
     Exit status: 0 pushed, nothing new, or another one at work; 1 failed; 2 wrong arguments; 3 refused by a gate.
     """
-    request, told = _asked({**locals()})
+    request, told = asked({**locals()})
+    call(
+        request,
+        told,
+        lambda person: _this_machine(request, person),
+        lambda: _try_engines(request),
+    )
+
+
+def call(
+    request: "retraining.Request",
+    told: "notices.Notices",
+    place: "Callable[[Console], Place]",
+    check_place: Callable[[], None] = lambda: None,
+) -> None:
+    """One call of retraining, to its words and its exit status.
+
+    Args:
+        request: what is asked.
+        told: who is told.
+        place: makes where runs happen, given the console that reaches the person.
+        check_place: whether a run could work there, before anything is written.
+    """
     _say_odd(request)
     if _idle(request, told):
-        typer.echo(f"Nothing new in {data}.")
+        typer.echo(f"Nothing new in {request.data}.")
     else:
-        _say(_work(request, told), request.root)
+        _say(_work(request, told, place, check_place), request.root)
 
 
 def check(options: Mapping[str, Any]) -> None:
@@ -116,7 +139,7 @@ def check(options: Mapping[str, Any]) -> None:
     _notices(options)
 
 
-def _asked(options: Mapping[str, Any]) -> "tuple[retraining.Request, notices.Notices]":
+def asked(options: Mapping[str, Any]) -> "tuple[retraining.Request, notices.Notices]":
     """What is to be trained and who is told, from the values of `retrain`'s arguments by name."""
     from pipeline.retrain import retraining
     from pipeline.spans import arrivals
@@ -185,6 +208,8 @@ def _say(outcome: "retraining.Outcome", root: Root) -> None:
             typer.echo(f"Not taken: {outcome.reason.rstrip('.')}.", err=True)
     elif outcome.kind == ledger.CANDIDATE:
         typer.echo(f"Not pushed yet: {outcome.reason.rstrip('.')}.")
+    elif outcome.kind == retraining.AT_WORK:
+        typer.echo(f"{outcome.reason.rstrip('.')}.")
     elif outcome.kind != retraining.NOTHING_NEW:
         words = "Failed" if outcome.kind == ledger.FAILED else "Not pushed"
         console.say(f"{words}: {outcome.reason.rstrip('.')}.")
@@ -205,16 +230,21 @@ def _accepted(told: list[str]) -> dict[int, str]:
     return found
 
 
-def _work(request: "retraining.Request", told: "notices.Notices") -> "retraining.Outcome":
+def _work(
+    request: "retraining.Request",
+    told: "notices.Notices",
+    place: "Callable[[Console], Place]",
+    check_place: Callable[[], None],
+) -> "retraining.Outcome":
     from pipeline.retrain import notices, retraining
 
-    place = request.root
     try:
-        choice.check(request.config.pretraining)
-        engine.try_engine(request.config.beam, place.path, request.data)
-        place.prepare()
-        with place.locked():
-            return told.watch(lambda: _in_the_lock(request, told), lambda: retraining.spans_left(request))
+        check_place()
+        request.root.prepare()
+        with request.root.locked():
+            return told.watch(
+                lambda: _in_the_lock(request, told, place), lambda: retraining.spans_left(request)
+            )
     except RootInUseError as error:
         typer.echo(f"Nothing done: {error}")
         raise typer.Exit(notices.NOTHING_OR_PUSHED) from error
@@ -228,14 +258,25 @@ def _work(request: "retraining.Request", told: "notices.Notices") -> "retraining
         told.deliver()
 
 
-def _in_the_lock(request: "retraining.Request", told: "notices.Notices") -> "retraining.Outcome":
-    from pipeline.retrain import retraining
+def _try_engines(request: "retraining.Request") -> None:
+    choice.check(request.config.pretraining)
+    engine.try_engine(request.config.beam, request.root.path, request.data)
+
+
+def _this_machine(request: "retraining.Request", person: Console) -> "Place":
     from pipeline.retrain.this_machine import ThisMachine
+
+    return ThisMachine(request.root, request.preset, person)
+
+
+def _in_the_lock(
+    request: "retraining.Request", told: "notices.Notices", place: "Callable[[Console], Place]"
+) -> "retraining.Outcome":
+    from pipeline.retrain import retraining
 
     retraining.check_test_set(request)
     retraining.check_settings(request)
     log_file = request.root.logs / f"{time.strftime('%Y%m%dT%H%M%S')}.log"
     with console.quiet(log_file) as person:
         person.print(f"Preset {request.preset}. Full log: {log_file}", highlight=False)
-        place = ThisMachine(request.root, request.preset, person)
-        return retraining.retrain(request, place, person, told.training)
+        return retraining.retrain(request, place(person), person, told.training)

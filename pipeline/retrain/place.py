@@ -11,6 +11,10 @@ class StillAtWorkError(RuntimeError):
     """What was asked for has begun and goes on without this process; asked again, the place says what came of it."""
 
 
+class PlaceError(RuntimeError):
+    """The place cannot be asked now; nothing was decided, and the next call asks again."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Served:
     """What is served, in the place's own numbers.
@@ -92,6 +96,7 @@ class Place(Protocol):
             DataRefusedError: AnomalyGate or LabelCheck objects to the data; nothing else refuses a span.
             NodeFailedError: a node failed otherwise, one of these two included; the span is looked at again.
             StillAtWorkError: it is not known yet.
+            PlaceError: the place cannot be asked.
         """
 
     def train(self, asked: Asked) -> Trained:
@@ -100,6 +105,7 @@ class Place(Protocol):
         Raises:
             NodeFailedError: a node failed.
             StillAtWorkError: it is not known yet.
+            PlaceError: the place cannot be asked.
         """
 
     def prune(self, keep_runs: int, keep_spans: int) -> int:

@@ -12,7 +12,7 @@ from rich.console import Console
 from components.data import cifar10, data_limits, dataset
 from pipeline.config import PipelineConfig
 from pipeline.console import DataRefusedError, NodeFailedError, size_words
-from pipeline.retrain.place import Asked, Place, Served, StillAtWorkError
+from pipeline.retrain.place import Asked, Place, PlaceError, Served, StillAtWorkError
 from pipeline.root import Records, Root
 from pipeline.source_digest import source_digest
 from pipeline.spans import arrivals, ledger
@@ -207,7 +207,7 @@ def retrain(
             _prune(request, place, console)
             if training.outcome == ledger.UNFINISHED:  # the next call goes on with it
                 break
-    except NodeFailedError as error:  # while reading a pruned span again; the next call tries once more
+    except (NodeFailedError, PlaceError) as error:  # while looking at data; the next call looks again
         outcome = Outcome(ledger.FAILED, str(error))
     except StillAtWorkError as at_work:
         outcome = Outcome(AT_WORK, str(at_work))

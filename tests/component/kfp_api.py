@@ -102,18 +102,25 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if path == "experiments":
             return self._experiments(method, body)
         if (method, path) == ("POST", "runs"):
-            made = {**body, "run_id": str(uuid.uuid4())}
+            made = {**body, "run_id": str(uuid.uuid4()), "state": "PENDING"}
             self.server.runs[made["run_id"]] = made
             return 200, made
-        if path == "runs":
-            return 200, {"runs": self._runs(json.loads(urllib.parse.unquote(query["filter"][0])))}
+        if path.startswith("runs"):
+            return self._get_runs(path, query)
         if path == "recurringruns":
             return self._recurring_runs(method, query, body)
         return self._recurring_run(method, path, query)
 
+    def _get_runs(self, path, query):
+        if path == "runs":
+            return 200, {"runs": self._runs(json.loads(urllib.parse.unquote(query["filter"][0])))}
+        found = self.server.runs.get(path.removeprefix("runs/"))
+        return (200, found) if found else (404, {"message": f"{path} not found"})
+
     def _runs(self, wanted):
         (predicate,) = wanted["predicates"]
         key, value = predicate["key"], predicate["stringValue"]
+        key = {"name": "display_name"}.get(key, key)  # backend/src/apiserver/model/run.go
         return [run for run in self.server.runs.values() if run.get(key) == value]
 
     def _experiments(self, method, body):

@@ -10,9 +10,11 @@ import certifi
 import pytest
 from typer.testing import CliRunner
 
+from components.data import synthetic
 from kubeflow import commands, compiler
 from kubeflow.config import KubeflowConfig
 from kubeflow.server import Server, ServerError
+from pipeline import cli
 from pipeline.config import PRESETS
 from pipeline.schedule.cron import Cron
 from tests.component import kfp_api
@@ -44,6 +46,50 @@ def test_a_run_is_submitted_with_its_two_documents_and_its_root(api, compiled):
         sent["pipeline_spec"]["root"]["dag"]["tasks"].keys() == compiled.spec["root"]["dag"]["tasks"].keys()
     )
     assert sent["platform_spec"] == compiled.platform
+
+
+def test_a_run_is_found_by_its_name_and_tells_its_state_until_it_is_gone(api, compiled):
+    server = Server(api.url)
+    run = server.submit(compiled, "byol-look-span-1", "byol")
+    assert server.run_named("byol-look-span-1") == run
+    assert server.run_named("byol-look-span-2") is None
+    assert server.state(run) == "PENDING"
+    del api.runs[run]
+    assert server.state(run) == ""
+    api.failing["GET runs"] = 500
+    with pytest.raises(ServerError, match="answered 500"):
+        server.run_named("byol-look-span-1")
+
+
+def test_retraining_submits_each_run_once_and_takes_up_what_came_of_it(api, tmp_path):
+    volume = tmp_path / "volume"
+    for folder in ("test", "span-1"):
+        synthetic.write(volume / "data" / folder, train=100, test=20)
+    (volume / "data" / "span-1" / "_SUCCESS").touch()
+    options = ["kubeflow", "retrain", "--host", api.url, "--root", str(volume), "--preset", "demo"]
+    options += ["--cluster-set", "image=registry.example/byol:1", "--set", "gate.minimum_test_images=20"]
+    options += ["--set", "pretraining.batch_size=50", "--set", "pretraining.optimizer.warmup_steps=1"]
+
+    def call():
+        found = CliRunner().invoke(cli.app, options)
+        return found.exit_code, found.output
+
+    first, second = call(), call()
+    assert (first[0], second[0]) == (0, 0), first + second
+    assert "is at work; the next call takes up what comes of it." in second[1]
+    (run,) = api.runs.values()
+    tasks = run["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"]
+    assert "label-check" in tasks
+    assert "pretrainer" not in tasks
+    note = volume / "retraining" / "notes" / run["display_name"] / "LabelCheck.json"
+    note.parent.mkdir(parents=True)
+    note.write_text(json.dumps({"failed": "the served model agrees with 10.0% of the labels"}))
+    run["state"] = "FAILED"
+    status, said = call()
+    assert status == 3
+    assert "span 1 was not taken (refused): the served model agrees with 10.0% of the labels" in said
+    assert call() == (0, f"Nothing new in {volume / 'data'}.\n")
+    assert len(api.runs) == 1
 
 
 def test_a_schedule_has_seconds_first_runs_one_at_a_time_and_makes_up_for_nothing(api, compiled):
