@@ -22,6 +22,7 @@ from pipeline.source_digest import source_digest
 CODE_OPTION = "--code_digest"
 NOTE_OPTION = "--note"
 RESOLVED = "resolved"
+_GATE = "components.data.anomaly_gate"
 # Where the launcher stages object stores as files; the folder above is another one only in tests.
 _STAGED = {"minio://": "minio", "s3://": "s3", "gs://": "gcs"}
 STAGING_VARIABLE = "BYOL_STAGING_ROOT"
@@ -180,9 +181,18 @@ def noted(file: str) -> Iterator[Message]:
         yield outputs
     except Exception as error:
         # The boundary between TFX and a person: whatever a step raised becomes one line.
-        _write_note(file, {"failed": cause(error)})
+        _write_note(file, {"failed": cause(error), "refused": _objects(error)})
         raise
     _write_note(file, {"outputs": outputs})
+
+
+def _objects(error: BaseException) -> bool:
+    """Whether a gate objects to the data, somewhere in a chain of exceptions."""
+    gate = sys.modules.get(_GATE)  # whoever raises it has imported it; other steps need not wait for it
+    found: BaseException | None = error
+    while gate is not None and found is not None and not isinstance(found, gate.DataAnomalyError):
+        found = found.__cause__ or found.__context__
+    return gate is not None and found is not None
 
 
 def _write_note(file: str, note: Message) -> None:

@@ -20,8 +20,9 @@ from kubeflow import volume
 from kubeflow.config import Decided, KubeflowConfig
 from kubeflow.server import ServerError
 from pipeline import nodes
-from pipeline.console import NodeFailedError
+from pipeline.console import DataRefusedError, NodeFailedError
 from pipeline.retrain.place import Asked, PlaceError, Served, StillAtWorkError, Trained
+from pipeline.retrain.retraining import judged_by
 from pipeline.root import Root
 from pipeline.spans import arrivals
 
@@ -174,7 +175,8 @@ class Cluster:
         """The run that was asked for, and what its steps left; it is begun if it was not.
 
         Raises:
-            NodeFailedError: it failed. Asked again, it is begun again, but for a gate's refusal.
+            DataRefusedError: a gate objects to the data; it says so whenever it is asked.
+            NodeFailedError: it failed otherwise. Asked again, it is begun again.
             StillAtWorkError: it has not ended.
             PlaceError: the server cannot be asked.
         """
@@ -190,10 +192,12 @@ class Cluster:
         notes = self._notes(job.name)
         if state == SUCCEEDED:
             return job, notes
-        node, reason = _fault(notes) or (f"Run {job.run}", f"{state or 'it is not on the server any more'}")
-        job.told = bool(asked.window) or node not in nodes.DATA_GATES
+        fault = _fault(notes) or NodeFailedError(
+            f"Run {job.run}", state or "it is not on the server any more"
+        )
+        job.told = bool(asked.window) or not isinstance(fault, DataRefusedError)
         self._write({**self._book(), key: job})
-        raise NodeFailedError(node, reason)
+        raise fault
 
     def _begun(self, asked: Asked) -> tuple[str, _Job]:
         """The run on the server, with its key; its name is on the volume first."""
@@ -265,12 +269,12 @@ def _key(asked: Asked) -> str:
     """Digest of what makes two runs the same.
 
     A training goes by what the ledger has of it, so that other settings in a later call take up the run at work; a look
-    goes by the settings as well, and by the delivery.
+    goes by the settings and the gates' code as well, and by the delivery.
     """
     what: list[Any] = [asked.records.span, asked.baseline, asked.window, asked.parent, asked.begun]
     if not asked.window:
         fingerprint = arrivals.fingerprint(asked.records.folder)
-        what += [asked.compared, dataclasses.asdict(asked.config), fingerprint]
+        what += [asked.compared, dataclasses.asdict(asked.config), judged_by(asked.config), fingerprint]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
@@ -286,10 +290,13 @@ def _outputs(notes: Notes, node: str, output: str) -> Mapping[str, Any]:
         raise NodeFailedError(node, "it left no note of what came of it on the volume") from error
 
 
-def _fault(notes: Notes) -> tuple[str, str] | None:
-    """The step that failed, a gate before any other, and why."""
-    failed = {node: str(note["failed"]) for node, note in notes.items() if "failed" in note}
-    for node in (*nodes.DATA_GATES, *sorted(failed)):
-        if node in failed:
-            return node, failed[node]
+def _fault(notes: Notes) -> NodeFailedError | None:
+    """What the step that failed has said, a gate's objection before any other fault."""
+    failed = [
+        (not note.get("refused"), node, str(note["failed"]))
+        for node, note in notes.items()
+        if "failed" in note
+    ]
+    for fault, node, reason in sorted(failed):
+        return (NodeFailedError if fault else DataRefusedError)(node, reason)
     return None

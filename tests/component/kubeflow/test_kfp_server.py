@@ -83,7 +83,9 @@ def test_retraining_submits_each_run_once_and_takes_up_what_came_of_it(api, tmp_
     assert "pretrainer" not in tasks
     note = volume / "retraining" / "notes" / run["display_name"] / "LabelCheck.json"
     note.parent.mkdir(parents=True)
-    note.write_text(json.dumps({"failed": "the served model agrees with 10.0% of the labels"}))
+    note.write_text(
+        json.dumps({"failed": "the served model agrees with 10.0% of the labels", "refused": True})
+    )
     run["state"] = "FAILED"
     status, said = call()
     assert status == 3

@@ -13,6 +13,7 @@ from google.protobuf import json_format
 from kfp import components
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from components.data.anomaly_gate import DataAnomalyError
 from components.serving.serving_limits import ServingLimits
 from kubeflow import commands, compiler, entrypoint, spec_checks
 from kubeflow.config import (
@@ -188,8 +189,11 @@ def test_a_step_leaves_what_came_of_it_on_the_volume(tmp_path):
         pytest.raises(RuntimeError),
         entrypoint.noted(str(note)),
     ):
-        raise RuntimeError("Beam's") from ValueError("span 3: mean is 30% darker")
-    assert json.loads(note.read_text()) == {"failed": "span 3: mean is 30% darker"}
+        raise RuntimeError("Beam's") from DataAnomalyError("span 3: mean is 30% darker")
+    assert json.loads(note.read_text()) == {"failed": "span 3: mean is 30% darker", "refused": True}
+    with pytest.raises(OSError, match="No space"), entrypoint.noted(str(note)):
+        raise OSError(28, "No space left on device")
+    assert json.loads(note.read_text()) == {"failed": "[Errno 28] No space left on device", "refused": False}
     with entrypoint.noted(str(note)) as outputs:  # the same step, tried again
         outputs["report"] = {"errors": 0}
     assert json.loads(note.read_text()) == {"outputs": {"report": {"errors": 0}}}

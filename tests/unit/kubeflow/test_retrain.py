@@ -17,7 +17,7 @@ from kubeflow import retrain
 from kubeflow.config import KubeflowConfig
 from kubeflow.server import ServerError
 from pipeline.config import PRESETS
-from pipeline.console import NodeFailedError
+from pipeline.console import DataRefusedError, NodeFailedError
 from pipeline.retrain import retraining
 from pipeline.retrain.place import Served, Trained
 from pipeline.root import Root
@@ -80,7 +80,7 @@ class Machine:
     def look_at(self, asked):
         self.asked.append(asked)
         if asked.records.span in self.story.poisoned:
-            raise NodeFailedError("LabelCheck", REFUSED)
+            raise DataRefusedError("LabelCheck", REFUSED)
         self.kept.add(asked.records.span)
 
     def train(self, asked):
@@ -150,7 +150,7 @@ class Runs:
 
     @staticmethod
     def failed(notes, node, reason):
-        (notes / f"{node}.json").write_text(json.dumps({"failed": reason}))
+        (notes / f"{node}.json").write_text(json.dumps({"failed": reason, "refused": node == "LabelCheck"}))
         return "FAILED"
 
 
