@@ -155,6 +155,7 @@ class Cluster:
             version=int(pushed[nodes.PUSHED_VERSION]) if is_pushed else None,
             reason="" if is_pushed else str(reason),
             overtaken=int(pushed.get(nodes.OVERTAKEN, 0)) == 1,
+            candidate=bool(pushed.get(nodes.CANDIDATE)),
         )
 
     def prune(self, keep_runs: int, keep_spans: int) -> int:
