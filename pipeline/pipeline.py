@@ -119,7 +119,7 @@ DATA_SET_KEY = (
 )
 _TOLD = frozenset({EXAMPLE_GEN, TEST_EXAMPLE_GEN, ANOMALY_GATE, LABEL_CHECK, VERDICT})
 _TOLD |= {"Robustness", "ServingCheck", "ModelCard"}
-_ALL_SOURCES = ("components/**", "trainer/**", "pipeline/**")
+ALL_SOURCES = ("components/**", "trainer/**", "pipeline/**")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -497,7 +497,7 @@ def _model_card(
         verdict=verdict.outputs["verdict"],
         examples=examples,
         settings=json.dumps(dataclasses.asdict(config)),
-        code_digest=source_digest(_ALL_SOURCES),
+        code_digest=source_digest(ALL_SOURCES),
         **({"test_examples": fixed_test} if fixed_test else {}),
     )
 
@@ -520,7 +520,7 @@ def _pusher(
         settings=PushSettings(
             keep_versions=config.keep_versions,
             approval=config.gate.approval,
-            lineage={"settings": dataclasses.asdict(config), "code_digest": source_digest(_ALL_SOURCES)},
+            lineage={"settings": dataclasses.asdict(config), "code_digest": source_digest(ALL_SOURCES)},
         ),
     )
     pusher.exec_properties["served"] = json.dumps(locations.served)

@@ -18,9 +18,14 @@ from components.data import anomaly_gate, data_checks, dataset, features
 from components.data.data_limits import DataLimits
 from components.data.dataset import CIFAR10, DataSet
 from components.gate import label_check
+from components.serving.serving_check import REPORT_FILE as SERVING_REPORT
+from components.serving.serving_folder import CARD_HTML_FILE
 from pipeline import pipeline
-from pipeline.report import measures
+from pipeline.report import measures, origin
+from pipeline.report.origin import Origin
 from pipeline.report.run_store import StoredArtifact, StoredRun
+from pipeline.root import Root
+from pipeline.source_digest import source_digest
 from pipeline.use.served_model import ServedModel
 from trainer import settings
 from trainer.byol import augmentations
@@ -29,6 +34,8 @@ from trainer.byol.run_fn import HISTORY_FILE
 from trainer.probe.run_fn import RESULT_FILE
 
 EXAMPLE_GEN, GATE, VERDICT = "Cifar10ExampleGen", "AnomalyGate", "Verdict"
+SERVING_CHECK, MODEL_CARD = "ServingCheck", "ModelCard"
+_HISTOGRAM_BINS = 24
 VERDICT_FILE = "verdict.json"
 MAP_IMAGES = 1000
 SHOWN_VIEWS = 8
@@ -77,6 +84,7 @@ class Comparison:
         earlier_mean: over the earlier span's; None without one.
         distance: Kolmogorov-Smirnov distance of the two distributions; None without an earlier span.
         limit: above which the AnomalyGate speaks of drift; None without an earlier span.
+        shape, earlier_shape: shares of the images in bins of equal width over both; empty without an earlier span.
     """
 
     name: str
@@ -84,6 +92,8 @@ class Comparison:
     earlier_mean: float | None = None
     distance: float | None = None
     limit: float | None = None
+    shape: tuple[float, ...] = ()
+    earlier_shape: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +138,8 @@ class Facts:
         environment: versions and device, where the report was written.
         code_digest: of the code that ran; None for a run that recorded none.
         data_set: what was trained on.
+        serving: what the serving check measured, and `size_mb` of the model; empty for a run without one.
+        origin: how it came to be.
     """
 
     summary: dict[str, Any]
@@ -142,14 +154,17 @@ class Facts:
     environment: dict[str, str]
     code_digest: str | None
     data_set: DataSet = CIFAR10
+    serving: dict[str, Any] = dataclasses.field(default_factory=dict)
+    origin: Origin = dataclasses.field(default_factory=Origin)
 
 
-def gather(run: StoredRun, summary: dict[str, Any]) -> Facts:
+def gather(run: StoredRun, summary: dict[str, Any], root: Root) -> Facts:
     """Reads a finished run.
 
     Args:
         run: its record.
         summary: its `summary.json`.
+        root: where it ran.
     """
     lineage = _told_lineage(run)
     examples = _tfx(run.output(EXAMPLE_GEN, "Examples"))
@@ -169,6 +184,42 @@ def gather(run: StoredRun, summary: dict[str, Any]) -> Facts:
         environment=environment(),
         code_digest=lineage.get("code_digest"),
         data_set=anomaly_gate.data_set_of(examples),
+        serving=_serving(run),
+        origin=_origin(run, summary, root, lineage, anomaly_gate.data_set_of(examples)),
+    )
+
+
+def _serving(run: StoredRun) -> dict[str, Any]:
+    """The serving check's figures and the size of the exported model in MB."""
+    for artifact in run.outputs(SERVING_CHECK):
+        path = pathlib.Path(artifact.uri) / SERVING_REPORT
+        if path.is_file():
+            folder = pathlib.Path(
+                path_utils.serving_model_path(run.output(pipeline.LINEAR_PROBE, "Model").uri)
+            )
+            size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            return {**json.loads(path.read_text()).get("figures", {}), "size_mb": size / 1e6}
+    return {}
+
+
+def _origin(
+    run: StoredRun, summary: dict[str, Any], root: Root, told: dict[str, Any], data_set: DataSet
+) -> Origin:
+    summary_file = root.summary(summary["run_id"])
+    links = {"summary.json": summary_file, "log files": root.logs}
+    for node, name, words in (
+        (MODEL_CARD, CARD_HTML_FILE, "model card"),
+        (VERDICT, VERDICT_FILE, "verdict.json"),
+    ):
+        links.update((words, pathlib.Path(artifact.uri) / name) for artifact in run.outputs(node))
+    # Only code that is still what ran has its commit.
+    same_code = told.get("code_digest") == source_digest(pipeline.ALL_SOURCES)
+    return Origin(
+        pictures=origin.pictures(pathlib.Path(summary["data"]), data_set),
+        command=origin.command(summary["preset"], summary["data"], told.get("settings", {})),
+        commit=origin.commit() if same_code else "",
+        links=links,
+        earlier=origin.last_runs(root.path.glob("runs/*/summary.json"), summary["run_id"]),
     )
 
 
@@ -306,8 +357,11 @@ def _agreement(run: StoredRun) -> dict[str, Any]:
 def _compared(name: str, values: np.ndarray, earlier: np.ndarray | None, limits: DataLimits) -> Comparison:
     if earlier is None:
         return Comparison(name, float(values.mean()))
+    edges = np.histogram_bin_edges(np.concatenate([values, earlier]), _HISTOGRAM_BINS)
     return Comparison(
         name,
+        shape=tuple((np.histogram(values, edges)[0] / len(values)).tolist()),
+        earlier_shape=tuple((np.histogram(earlier, edges)[0] / len(earlier)).tolist()),
         mean=float(values.mean()),
         earlier_mean=float(earlier.mean()),
         distance=float(data_checks.ks_distance(values, earlier)),

@@ -9,7 +9,7 @@ import numpy as np
 
 from components.data import features
 from components.gate import misses
-from pipeline.report import charts, measures
+from pipeline.report import charts, measures, origin
 from pipeline.report.facts import Comparison, Facts
 from pipeline.report.pictures import Sprite, sprite
 
@@ -38,7 +38,7 @@ COLORS = (
 )
 _CURVES = {
     "loss": "Loss (0 to 8; low is not good by itself)",
-    "knn_accuracy": "kNN accuracy on held-out training images",
+    "knn_accuracy": "Monitor's kNN while pretraining (fewer images, a smaller bank than the probe's)",
     "tau": "Target decay tau",
     "learning_rate": "Learning rate",
     "projection_spread": "Spread of the projections (below 0.1: collapse to a point)",
@@ -118,8 +118,27 @@ class Group:
     name_y: float
 
 
-def render(facts: Facts) -> str:
-    """The whole page."""
+@dataclasses.dataclass(frozen=True)
+class ClassRow:
+    """How well one class is told: of those taken for it, and of its own images.
+
+    Attributes:
+        name: of the class.
+        images: test images of it.
+        precision: the share of what was taken for it that is of it; None when nothing was.
+        recall: the share of its images that was taken for it; its accuracy.
+        f1: their harmonic mean.
+    """
+
+    name: str
+    images: int
+    precision: float | None
+    recall: float
+    f1: float
+
+
+def render(facts: Facts, folder: pathlib.Path = pathlib.Path()) -> str:
+    """The whole page, to be written into `folder`: links to other files of the run are relative to it."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -131,7 +150,9 @@ def render(facts: Facts) -> str:
     environment.filters["number"] = charts.number
     environment.filters["measured"] = measured
     environment.filters["duration"] = duration
-    page = environment.get_template("page.html").render(**context(facts))
+    page = environment.get_template("page.html").render(
+        **context(facts), links=origin.relative(facts.origin.links, folder)
+    )
     # Characters outside ASCII as references: no encoding of any system can spoil them.
     return page.encode("ascii", "xmlcharrefreplace").decode("ascii")
 
@@ -160,6 +181,10 @@ def context(facts: Facts) -> dict[str, Any]:
         "accuracy": accuracy_bars(facts, int((predicted == test.labels).sum())),
         "overall": measures.share(int(matrix.trace()), int(matrix.sum())),
         "class_bars": class_bars(matrix, class_floors(facts.settings.get("gate", {}), names), names),
+        "class_rows": class_rows(matrix, names),
+        "serving": serving_rows(facts.serving),
+        "origin": facts.origin,
+        "trend": trend(facts.origin.earlier),
         "slices": slice_bars(facts.verdict.get("slices", {})),
         "corrupted": corruption_bars(facts.verdict.get("corrupted", {})),
         "matrix": matrix.tolist(),
@@ -179,6 +204,7 @@ def context(facts: Facts) -> dict[str, Any]:
         "view_settings": view_settings(facts.settings.get("pretraining", {})),
         "data": facts.data,
         "drift": [(figure, drift_words(figure)) for figure in facts.data.figures],
+        "drift_shapes": {figure.name: drift_shapes(figure) for figure in facts.data.figures if figure.shape},
         "timing": timing_bars(facts.summary["components"]),
         "probe": facts.probe,
         "lineage": facts.lineage,
@@ -242,6 +268,53 @@ def class_bars(
             name = names[number]
             bars.append(Bar(name, part.value, text, part.lower, part.upper, floors[number]))
     return bars
+
+
+def class_rows(matrix: np.ndarray, names: tuple[str, ...]) -> list[ClassRow]:
+    """Precision, recall and F1 of each class that has test images, from the confusion matrix."""
+    rows = []
+    for number in np.flatnonzero(matrix.sum(1)):
+        right, own, taken = (
+            int(n) for n in (matrix[number, number], matrix[number].sum(), matrix[:, number].sum())
+        )
+        rows.append(
+            ClassRow(
+                names[number], own, right / taken if taken else None, right / own, 2 * right / (own + taken)
+            )
+        )
+    return rows
+
+
+def serving_rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the serving check measured, in words."""
+    known = {
+        "latency_p50_ms": ("one image, median", "{:,.1f} ms"),
+        "latency_p99_ms": ("one image, 99th percentile", "{:,.1f} ms"),
+        "memory_loaded_mb": ("memory with the model loaded, TensorFlow included", "{:,.0f} MiB"),
+        "memory_peak_mb": ("memory at most", "{:,.0f} MiB"),
+        "size_mb": ("size of the model's files", "{:,.1f} MB"),
+    }
+    return [(words, form.format(figures[name])) for name, (words, form) in known.items() if name in figures]
+
+
+def trend(earlier: tuple[dict[str, Any], ...]) -> charts.LineChart | None:
+    """Accuracy over the last runs of the root; None with fewer than two."""
+    if len(earlier) < 2:
+        return None
+    values = [float(one["linear_accuracy"]) for one in earlier]
+    places = [float(number) for number in range(1, len(values) + 1)]
+    title = f"Linear probe, last {len(values)} runs of this root"
+    return charts.line_chart("trend", title, places, values, as_share=True)
+
+
+def drift_shapes(figure: Comparison) -> tuple[str, str]:
+    """The points of two polylines in a box of 120 x 40: this span's distribution and the earlier one's."""
+    highest = max([*figure.shape, *figure.earlier_shape, 1e-9])
+    step = 120 / max(len(figure.shape) - 1, 1)
+    return tuple(  # type: ignore[return-value]
+        " ".join(f"{i * step:.1f},{39 - 38 * value / highest:.1f}" for i, value in enumerate(shape))
+        for shape in (figure.shape, figure.earlier_shape)
+    )
 
 
 def slice_bars(slices: dict[str, dict[str, Any]]) -> list[Bar]:

@@ -37,13 +37,12 @@ def write_report(root: Root, run_id: str) -> pathlib.Path:
     summary, run = stored(root, run_id)
     from pipeline.report import facts, page, projector
 
-    found = facts.gather(run, summary)
+    found = facts.gather(run, summary, root)
     summary_file = root.summary(run_id)
     path = summary_file.with_name(REPORT_FILE)
-    text = page.render(found)
-    write_atomically(path, text)
+    write_atomically(path, page.render(found, path.parent))
     if json.loads(root.latest_summary.read_text())["run_id"] == run.run_id:
-        write_atomically(root.latest_report, text)
+        write_atomically(root.latest_report, page.render(found, root.latest_report.parent))
     test = found.test
     projector.write(
         summary_file.with_name(projector.FOLDER),

@@ -12,7 +12,9 @@ import pytest
 from rich.console import Console
 
 from components.data import features
-from pipeline.report import facts, page, write
+from components.data.dataset import CIFAR10
+from pipeline.config import PRESETS
+from pipeline.report import facts, origin, page, write
 from pipeline.root import Root
 
 SUMMARY = {
@@ -76,8 +78,10 @@ def external(text: str) -> list[str]:
     reader = Reader(text)
     loading = [
         v
-        for _, n, v in reader.attributes
+        for tag, n, v in reader.attributes
         if n in {"src", "href", "srcset", "data", "poster", "action", "xlink:href"}
+        # A link to a file beside the report is followed by a person, or not at all.
+        and not (tag == "a" and "//" not in v)
     ]
     loading += re.findall(r"url\(\s*['\"]?([^'\")]*)", text)
     loading += re.findall(r"@import\s+['\"]?([^'\";]*)", text)
@@ -192,6 +196,80 @@ def test_context_counts(made_up):
     ]
     assert found["view_settings"] == [("size", 24, 24), ("flip", 0.5, 0.4)]
     assert sum(len(group.points) for group in found["groups"]) == 20
+
+
+def test_precision_and_recall_by_class(made_up):
+    """By hand: of 3 cats 2 are right; 4 are taken for cats."""
+    rows = page.class_rows(np.array([[2, 1], [2, 5]]), ("cat", "dog"))
+    assert [(row.name, row.images, row.precision, row.recall) for row in rows] == [
+        ("cat", 3, 0.5, 2 / 3),
+        ("dog", 7, 5 / 6, 5 / 7),
+    ]
+    assert rows[0].f1 == pytest.approx(2 * 0.5 * (2 / 3) / (0.5 + 2 / 3))
+    assert page.class_rows(np.array([[0, 3], [0, 2]]), ("cat", "dog"))[0].precision is None
+    assert len(page.context(made_up)["class_rows"]) == 10
+
+
+def test_speed_size_trend_origin_and_drift_are_shown(made_up, tmp_path):
+    card = tmp_path / "card" / "MODEL_CARD.html"
+    card.parent.mkdir()
+    card.touch()
+    given = dataclasses.replace(
+        made_up,
+        serving={"latency_p50_ms": 1.674, "latency_p99_ms": 12.0, "memory_peak_mb": 1759, "size_mb": 20.26},
+        origin=origin.Origin(
+            pictures="drawn textures",
+            command="byol run --preset demo --set 'probe.epochs=2'",
+            commit="0123abc",
+            links={"model card": card, "gone": tmp_path / "gone"},
+            earlier=({"run_id": "2025", "linear_accuracy": 0.5}, SUMMARY),
+        ),
+        data=dataclasses.replace(
+            made_up.data,
+            figures=[facts.Comparison("brightness", 0.5, 0.4, 0.31, 0.1, (0.25, 0.75), (0.5, 0.5))],
+        ),
+    )
+    text = page.render(given, tmp_path / "latest")
+    reader = Reader(text)
+    assert external(text) == []
+    for words in ("1.7 ms", "12.0 ms", "1,759 MiB", "20.3 MB", "Trained on drawn textures.", "0123abc"):
+        assert words in text
+    addresses = [v for tag, n, v in reader.attributes if tag == "a" and n == "href"]
+    assert "../card/MODEL_CARD.html" in addresses
+    assert not any("gone" in address for address in addresses)
+    sections = [v for tag, n, v in reader.attributes if tag == "section" and n == "id"]
+    assert {f"#{name}" for name in sections} <= set(addresses)  # a menu entry for each
+    assert "byol run --preset demo --set" in text
+    assert 'points="0.0,26.3 120.0,1.0"' in text  # 39 less 38 thirds, and the highest
+    found = page.context(given)
+    assert (found["trend"].first, found["trend"].last) == ("50%", "75%")
+    assert page.trend((SUMMARY,)) is None
+
+
+def test_the_command_names_what_differs_from_the_preset(tmp_path):
+    settings = json.loads(json.dumps(dataclasses.asdict(PRESETS["demo"])))
+    assert origin.command("demo", "/d", settings) == "byol run --preset demo --data /d --root NEW_ROOT"
+    settings["pretraining"]["epochs"] = 99
+    settings["gate"]["class_floors"] = [0.5, 0.25]
+    words = origin.command("demo", "/d", settings).split("NEW_ROOT ")[1]
+    assert words == "--set 'gate.class_floors=(0.5, 0.25)' --set pretraining.epochs=99"
+    assert origin.command("demo", "/d", {}) == ""
+
+
+def test_drawn_pictures_are_named_as_such(tmp_path):
+    assert origin.pictures(tmp_path, CIFAR10).startswith(CIFAR10.name)
+    (tmp_path / "synthetic.json").touch()
+    assert origin.pictures(tmp_path, CIFAR10).startswith("drawn textures")
+
+
+def test_the_last_runs_end_with_this_one(tmp_path):
+    for number in range(30):
+        (tmp_path / f"{number}.json").write_text(
+            json.dumps({"run_id": f"r{number:02}", "linear_accuracy": 0.5})
+        )
+    (tmp_path / "broken.json").write_text("{")
+    found = origin.last_runs(tmp_path.glob("*.json"), "r24")
+    assert [one["run_id"] for one in found] == [f"r{number:02}" for number in range(5, 25)]
 
 
 def test_a_refused_run_says_why_first(made_up):
@@ -397,11 +475,12 @@ def _rgb(color: str) -> tuple[float, float, float]:
 def test_everything_can_be_read():
     """WCAG: 4.5 for text and 3 for marks; the matrix's text changes colour where both are near 4.5."""
     style = (page._FOLDER / "style.css").read_text()
-    named = dict(re.findall(r"--(\w+):(#[0-9a-f]{6})", style))
-    named["paper"] = "#ffffff"
-    for ink in ("ink", "soft", "blue", "good", "bad"):
-        for ground in ("paper", "tint"):
-            assert _contrast(_rgb(named[ink]), _rgb(named[ground])) >= 4.5, (ink, ground)
+    light, dark = style.split("@media screen and (prefers-color-scheme:dark)")
+    for theme in (dark, light):
+        named = {"paper": "#ffffff", **dict(re.findall(r"--(\w+):(#[0-9a-f]{6})", theme))}
+        for ink in ("ink", "soft", "blue", "good", "bad"):
+            for ground in ("paper", "tint"):
+                assert _contrast(_rgb(named[ink]), _rgb(named[ground])) >= 4.5, (ink, ground)
     for color in page.COLORS:
         assert _contrast(_rgb(color), _rgb(named["tint"])) >= 3.0, color
     blue = np.array([11.0, 92.0, 173.0])
