@@ -5,17 +5,15 @@ stores staged as files, outputs uploaded only from where the launcher looks, nul
 process of its own, in a folder that is empty when it starts and gone when the next one does. Steps share the object
 store, through the launcher, and the mounted volume; whatever else they count on is missing.
 
-Most of a small step is the import of TFX. So a process is forked from one that has imported it, and then runs the
-container's command as Python does; the first task's is started as it stands.
+Most of a small step is the import of TFX, so it runs in a fork of a process that has imported it; the first task's is
+started as it stands.
 """
 
 import concurrent.futures
 import dataclasses
 import json
-import multiprocessing
 import os
 import pathlib
-import runpy
 import shutil
 import subprocess
 import sys
@@ -24,18 +22,12 @@ import uuid
 import yaml
 
 from kubeflow.compiler import task_name
+from tests.e2e import warm_process
 
 PROJECT = pathlib.Path(__file__).resolve().parents[2]
 SCHEMES = {"minio://": "minio", "s3://": "s3", "gs://": "gcs"}
-FORKED_STEP = pathlib.Path(__file__).with_name("kfp_forked_step.py")
 AT_ONCE = 2
 STEP_SECONDS = 400
-# What every step imports; nothing of this project, which each step imports anew.
-PRELOADED = [
-    "tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor",
-    "keras",
-    "tensorflow_transform",
-]
 
 
 class StepFailedError(RuntimeError):
@@ -204,16 +196,10 @@ def executed(command: list[str], pod: pathlib.Path, log: pathlib.Path) -> int:
 
 def forked(command: list[str], pod: pathlib.Path, log: pathlib.Path) -> int:
     """Runs a container's command in a fork of a process that has imported TFX; returns its exit status."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    step = {"command": command, "pod": str(pod), "variables": environment(pod), "log": str(log)}
-    process = context.Process(target=runpy.run_path, args=(str(FORKED_STEP), step))
-    process.start()
-    process.join(STEP_SECONDS)
-    if process.exitcode is None:
-        process.kill()
-        raise StepFailedError(f"It did not end within {STEP_SECONDS} s:\n{log.read_text()[-3000:]}")
-    return process.exitcode
+    try:
+        return warm_process.run(command, pod, environment(pod), (log, log), STEP_SECONDS)
+    except TimeoutError as error:
+        raise StepFailedError(f"{error}\n{log.read_text()[-3000:]}") from error
 
 
 def staged(uri: str, pod: pathlib.Path) -> pathlib.Path:

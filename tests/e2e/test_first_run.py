@@ -12,6 +12,8 @@ import pytest
 from components.data import cifar10, features, synthetic
 from tests.e2e import byol_command
 
+pytestmark = pytest.mark.timeout(900)  # the first test that asks for it waits for the first run
+
 SUMMARY_KEYS = {
     "run_id",
     "preset",
@@ -107,9 +109,9 @@ def test_served_numbers_equal_the_trainers(answers):
 
 
 def test_a_second_run_uses_the_cache_and_pushes_nothing_new(first_run, small_data):
-    """Slow: a second process. It proves that the digests in the cache keys are stable."""
+    """Slow: another process, with another hash seed. It proves that the digests in the cache keys are stable."""
     before = byol_command.summary(first_run.root)
-    process = byol_command.run(small_data, first_run.root)
+    process = byol_command.run_again(small_data, first_run.root)
     after = byol_command.summary(first_run.root)
     assert process.returncode == 0, process.stdout + process.stderr
     for node in ("Cifar10ExampleGen", "Transform", "Pretrainer", "LinearProbe", "RandomProbe"):
@@ -120,14 +122,14 @@ def test_a_second_run_uses_the_cache_and_pushes_nothing_new(first_run, small_dat
 
 
 def test_a_worse_model_is_not_pushed_and_every_miss_is_said(first_run, small_data):
-    """Slow: a third process. The gate's other half: exit status 3, and the served version stays.
+    """Slow: one more process. The gate's other half: exit status 3, and the served version stays.
 
     The probe of this run learns next to nothing, so it misses the floor and loses against the blessed model by the
     paired test on the same images.
     """
     served = sorted(path.name for path in (first_run.root / "serving").iterdir() if path.name.isdigit())
     before = byol_command.summary(first_run.root)["linear_accuracy"]
-    process = byol_command.run(
+    process = byol_command.run_again(
         small_data, first_run.root, "gate.minimum_accuracy=0.99", "probe.learning_rates=[1e-9]"
     )
     summary = byol_command.summary(first_run.root)
@@ -151,7 +153,7 @@ def test_a_worse_model_is_not_pushed_and_every_miss_is_said(first_run, small_dat
 def test_a_new_span_unlike_the_last_stops_at_the_gate_and_the_old_one_still_runs(
     first_run, small_data, tmp_path
 ):
-    """Slow: a fourth process. What the AnomalyGate compares with comes from the store, through the real pipeline."""
+    """Slow: one more process. What the AnomalyGate compares with comes from the store, through the real pipeline."""
     served = sorted((first_run.root / "serving").iterdir())
     before = byol_command.summary(first_run.root)
     shutil.copytree(small_data / "span-3", tmp_path / "spans" / "span-3")
@@ -161,7 +163,7 @@ def test_a_new_span_unlike_the_last_stops_at_the_gate_and_the_old_one_still_runs
     for path in darker.glob("*.bin"):
         images, labels = cifar10.read_records(path)
         path.write_bytes(cifar10.encode_records((images * 0.7).astype(np.uint8), labels))
-    process = byol_command.run(tmp_path / "spans", first_run.root)
+    process = byol_command.run_again(tmp_path / "spans", first_run.root)
     assert process.returncode == 1, process.stdout + process.stderr
     assert "AnomalyGate failed: " in process.stderr
     assert "span 4, split train, feature brightness: mean went from" in process.stderr

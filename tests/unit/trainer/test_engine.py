@@ -109,7 +109,11 @@ def test_a_killed_pretrainer_takes_its_process_along_and_the_next_ends_in_the_sa
         "engine.train_on_jax(pathlib.Path(sys.argv[1]), told)"
     )
     parent = subprocess.Popen(
-        [sys.executable, "-c", program, str(folder)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, str(folder)],
+        cwd=ROOT,
+        env=os.environ | {"KERAS_BACKEND": "jax"},  # which imports no TensorFlow
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert parent.stdout is not None
     assert parent.stdout.readline() == "told\n"  # the first epoch is over

@@ -1,6 +1,6 @@
-"""What `python -m MODULE ARGUMENT...` does, in a process that has been forked: the launcher runs this file in it.
+"""What `python -m MODULE ARGUMENT...` does, in a process that has been forked: `warm_process.run` runs this file in it.
 
-The launcher gives the globals `command`, `pod`, `variables` and `log`.
+It gives the globals `command`, `folder`, `variables`, `out` and `err`.
 """
 
 import os
@@ -12,13 +12,13 @@ given = globals()
 python, option, module, *arguments = given["command"]
 if (python, option) != ("python", "-m"):
     raise ValueError(f"Expected `python -m` of a module, received {given['command'][:3]}.")
-with open(given["log"], "w") as file:
-    os.dup2(file.fileno(), 1)
-    os.dup2(file.fileno(), 2)
+for name, number in (("out", 1), ("err", 2)):
+    with open(given[name], "a") as file:
+        os.dup2(file.fileno(), number)
 os.environ.clear()
 os.environ.update(given["variables"])
 tempfile.tempdir = None  # it remembers the folder of the process that was forked
-os.chdir(given["pod"])
-sys.path = [given["pod"], given["variables"]["PYTHONPATH"], *sys.path]
+os.chdir(given["folder"])
+sys.path = [given["folder"], given["variables"]["PYTHONPATH"], *sys.path]
 sys.argv = [module, *arguments]
 runpy.run_module(module, run_name="__main__", alter_sys=True)
