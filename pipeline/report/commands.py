@@ -72,5 +72,8 @@ def tensorboard(
     typer.echo(f"Embeddings of {count} runs are in the projector.")
     sys.stdout.flush()
     arguments = ["-m", "tensorboard.main", "--logdir", str(place.path), "--port", str(port), "--host", host]
+    # What its libraries miss on this machine is no news to whoever looks at curves.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
     # TensorBoard takes this process over, so that Ctrl-C reaches it.
     os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - no shell is wanted

@@ -145,6 +145,8 @@ def load_encoder(path: str | os.PathLike[str]) -> Encoder:
         ValueError: there is no pushed model, or it cannot be loaded.
     """
     folder = find_version(path)
+    # TensorFlow's C++ code tells of missing GPUs and chosen instructions, unless told before it is imported.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from pipeline.use.served_model import (
         ServedModel,  # after the cheap question, because it imports TensorFlow
     )
