@@ -8,6 +8,7 @@ import typer
 import yaml
 
 from components.serving import serving_folder
+from kubeflow import commands
 from kubeflow.config import EXAMPLE_IMAGE, KubeflowConfig
 from pipeline import cli
 from pipeline.beam import beam_args
@@ -84,8 +85,8 @@ def test_every_image_has_a_tag_that_says_which_one_and_ours_is_set_in_one_place(
     assert ours == {EXAMPLE_IMAGE}
 
 
-def test_the_cron_job_retrains_one_at_a_time_and_ends():
-    (job,) = named("CronJob")
+@pytest.mark.parametrize("job", named("CronJob"), ids=lambda job: job["metadata"]["name"])
+def test_a_cron_job_retrains_one_at_a_time_and_ends(job):
     Cron.parse(job["spec"]["schedule"])
     assert job["spec"]["timeZone"]
     assert job["spec"]["concurrencyPolicy"] == "Forbid"
@@ -104,7 +105,7 @@ def test_the_cron_job_retrains_one_at_a_time_and_ends():
 
 
 def test_the_cron_job_writes_where_kfp_does_so_that_the_server_sees_it():
-    (pod,) = [document["spec"]["jobTemplate"]["spec"]["template"]["spec"] for document in named("CronJob")]
+    pod = cron_job("byol-nightly")
     byol, command, *arguments = pod["containers"][0]["command"]
     options = dict(zip(arguments[::2], arguments[1::2], strict=True))
     assert (byol, command) == ("byol", "retrain")
@@ -114,6 +115,25 @@ def test_the_cron_job_writes_where_kfp_does_so_that_the_server_sees_it():
     assert options["--preset"] in PRESETS
     assert options["--data"] == KubeflowConfig().folder("data")
     assert str(Root(pathlib.Path(options["--root"])).serving) == KubeflowConfig().folder("serving")
+
+
+def cron_job(name):
+    (job,) = [document for document in named("CronJob") if document["metadata"]["name"] == name]
+    return job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+
+
+def test_the_cron_job_for_kfp_calls_the_command_with_options_that_there_are():
+    byol, group, command, *arguments = cron_job("byol-retrain")["containers"][0]["command"]
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    assert (byol, group, command) == ("byol", "kubeflow", "retrain")
+    parameters = typer.main.get_group(commands.app).commands["retrain"].params
+    assert options.keys() <= {name for parameter in parameters for name in parameter.opts}
+    assert {parameter.opts[0] for parameter in parameters if parameter.required} <= options.keys()
+    assert options["--root"] == KubeflowConfig().volume
+    assert (
+        60 * float(options["--wait"])
+        < named("CronJob")[0]["spec"]["jobTemplate"]["spec"]["activeDeadlineSeconds"]
+    )
 
 
 def restricted(pod) -> bool:
@@ -162,7 +182,7 @@ def test_the_one_container_that_is_root_may_change_owners_and_nothing_else():
 def test_what_must_end_has_no_sidecar():
     ending = [pod["metadata"] for pod in named("Pod")]
     ending += [job["spec"]["jobTemplate"]["spec"]["template"]["metadata"] for job in named("CronJob")]
-    assert len(ending) == 3
+    assert len(ending) == 4
     for metadata in ending:
         assert metadata["annotations"] == metadata["labels"] == {"sidecar.istio.io/inject": "false"}
 
