@@ -171,7 +171,10 @@ def context(facts: Facts) -> dict[str, Any]:
         "floor": facts.settings.get("gate", {}).get("minimum_accuracy"),
         "missed": misses.misses(facts.verdict.get("criteria", [])),
         "missed_headings": misses.HEADINGS,
-        "reason": misses.sentence(facts.verdict.get("criteria", [])) or facts.summary["not_pushed_because"],
+        # The page ends the sentence itself.
+        "reason": (
+            misses.sentence(facts.verdict.get("criteria", [])) or facts.summary["not_pushed_because"] or ""
+        ).rstrip("."),
         "criteria": each_remark_once(facts.verdict.get("criteria", [])),
         "gain": gain_words(facts.verdict.get("criteria", [])),
         "comparison": facts.verdict.get("comparison", {}),

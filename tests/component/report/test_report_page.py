@@ -246,6 +246,13 @@ def test_speed_size_trend_origin_and_drift_are_shown(made_up, tmp_path):
     assert page.trend((SUMMARY,)) is None
 
 
+def test_a_reason_ends_with_one_full_stop(made_up):
+    for reason in ("a rollback came meanwhile.", "a rollback came meanwhile"):
+        refused = {**SUMMARY, "pushed_version": None, "not_pushed_because": reason}
+        found = page.context(dataclasses.replace(made_up, summary=refused))
+        assert found["reason"] == "a rollback came meanwhile"
+
+
 def test_the_command_names_what_differs_from_the_preset(tmp_path):
     settings = json.loads(json.dumps(dataclasses.asdict(PRESETS["demo"])))
     assert origin.command("demo", "/d", settings) == "byol run --preset demo --data /d --root NEW_ROOT"
