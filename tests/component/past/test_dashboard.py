@@ -48,7 +48,7 @@ def test_the_command_writes_a_page_that_loads_nothing_and_whose_links_lead_to_fi
     assert result.exit_code == 0, result.output
     text = (past.path / "dashboard.html").read_text()
     found = links(text)
-    assert external(text) == found  # what a person may click, and nothing that a browser fetches
+    assert external(text) == []
     assert any(link.endswith("report.html") for link in found)
     for link in found:
         assert (past.path / unquote(link)).exists(), link
