@@ -187,6 +187,13 @@ def retrain(  # noqa: PLR0913, PLR0917
     on_pushed: Annotated[str, typer.Option(help="As of `byol retrain`: told of a push.")] = "",
     on_refused: Annotated[str, typer.Option(help="As of `byol retrain`: told of a refusal.")] = "",
     on_failed: Annotated[str, typer.Option(help="As of `byol retrain`: told of a failure.")] = "",
+    on_candidate: Annotated[str, typer.Option(help="As of `byol retrain`: told of a candidate.")] = "",
+    on_odd: Annotated[
+        str, typer.Option(help="As of `byol retrain`: told of odd things among the spans.")
+    ] = "",
+    marker_hours: Annotated[
+        float, typer.Option(help="For how long a span may lack its marker before it is told.")
+    ] = 24.0,
     metrics: Annotated[
         pathlib.Path | None, typer.Option(help="A .prom file; one on the volume if left out.")
     ] = None,

@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -81,6 +81,12 @@ def retrain(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
     on_refused: Annotated[str, typer.Option(help=f"{_HOOK}was refused.")] = "",
     on_failed: Annotated[str, typer.Option(help=f"{_HOOK}failed.")] = "",
     on_candidate: Annotated[str, typer.Option(help=f"{_HOOK}made a model that waits for approval.")] = "",
+    on_odd: Annotated[
+        str, typer.Option(help=f"{_HOOK}found something among the spans that it will not train on.")
+    ] = "",
+    marker_hours: Annotated[
+        float, typer.Option(help="For how long a span may lack its marker before it is told.")
+    ] = 24.0,
     metrics: Annotated[
         pathlib.Path | None,
         typer.Option(
@@ -117,7 +123,6 @@ def call(
         place: makes where runs happen, given the console that reaches the person.
         check_place: whether a run could work there, before anything is written.
     """
-    _say_odd(request)
     if _idle(request, told):
         typer.echo(f"Nothing new in {request.data}.")
     else:
@@ -145,10 +150,14 @@ def asked(options: Mapping[str, Any]) -> "tuple[retraining.Request, notices.Noti
     from pipeline.spans import arrivals
 
     try:
+        told = _notices(options)
+    except (ValueError, OSError) as error:
+        console.stop(str(error))
+    try:
         accepted = _accepted(options["accept"] or [])
         request = retraining.Request(
             **{name: options[name] for name in ("data", "preset", "window", "attempts")},
-            **{name: options[name] for name in ("keep_runs", "keep_spans")},
+            **{name: options[name] for name in ("keep_runs", "keep_spans", "marker_hours")},
             test=options["test"] or options["data"] / arrivals.TEST_FOLDER,
             root=Root(options["root"].absolute()),
             config=_settings(options),
@@ -156,9 +165,15 @@ def asked(options: Mapping[str, Any]) -> "tuple[retraining.Request, notices.Noti
             accept_kinds=accepted,
             exclude=tuple(options["exclude"] or ()),
         )
-        return request, _notices(options)
     except (ValueError, OSError) as error:
-        console.stop(str(error))
+        _stop(told, error)
+    return request, told
+
+
+def _stop(told: "notices.Notices", error: Exception) -> NoReturn:
+    """Ends the call before anything was looked at; monitoring and the hook hear of it as of any failure."""
+    told.stopped(str(error))
+    console.stop(str(error))
 
 
 def _settings(options: Mapping[str, Any]) -> PipelineConfig:
@@ -180,22 +195,15 @@ def _idle(request: "retraining.Request", told: "notices.Notices") -> bool:
     from pipeline.retrain import retraining
 
     try:
-        idle = not request.exclude and not retraining.has_work(request, Ledger.load(request.root.ledger))
+        known = Ledger.load(request.root.ledger)
+        told.odd(retraining.odd(request, known))
+        idle = not request.exclude and not retraining.has_work(request, known)
         if idle:
             told.idle()
             told.deliver()
     except (ValueError, OSError) as error:
-        console.stop(str(error))
+        _stop(told, error)
     return idle
-
-
-def _say_odd(request: "retraining.Request") -> None:
-    """Tells, once a call, of folders that look like spans and are none."""
-    from pipeline.spans import arrivals
-
-    if request.data.is_dir():
-        for sentence in arrivals.odd_folders(request.data):
-            typer.echo(sentence, err=True)
 
 
 def _say(outcome: "retraining.Outcome", root: Root) -> None:

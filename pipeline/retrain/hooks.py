@@ -17,8 +17,13 @@ from typing import Literal, get_args
 
 from components.gate.misses import Miss
 
-Kind = Literal["pushed", "refused", "failed", "candidate", "rejected", "rollback"]
+Kind = Literal["pushed", "refused", "failed", "candidate", "rejected", "rollback", "odd"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+_WORDS = dict(zip(KINDS, KINDS, strict=True)) | {
+    "candidate": "waits for approval",
+    "rollback": "rolled back",
+    "odd": "odd things among the spans",
+}
 _WEB = ("http", "https")
 _STANDARD_ERROR = 2
 # Between the polite and the impolite end of a command that hangs.
@@ -35,15 +40,17 @@ class Event:
 
     Attributes:
         kind: `pushed`, `refused` (by the gate), `failed`, `candidate` (it waits for approval), `rejected` or
-            `rollback` (by a person).
+            `rollback` (by a person), `odd` (something among the spans will not be trained on by itself).
         at: when, in UTC, as ISO 8601.
         root: the folder of the run.
         run_id: None when no run was begun.
         spans: the numbers of the spans that were trained on.
         version: the pushed version; None when none was.
         accuracy: in [0, 1], of the linear probe on the test split; None when it was not reached.
-        reason: one sentence.
+        reason: one sentence; what else there is to say is in `findings`.
         seconds: from start to end.
+        findings: a sentence for each span that was not taken, or each odd thing among the spans.
+        report: address of the run's report; "" without one.
         by: who decided, where a person did.
         missed: what the gate asked and did not get; empty but for a model that it refused.
         id: the same however often the event is told, and of no other event.
@@ -58,6 +65,8 @@ class Event:
     accuracy: float | None
     reason: str
     seconds: float
+    findings: tuple[str, ...] = ()
+    report: str = ""
     by: str = ""
     missed: tuple[Miss, ...] = ()
     id: str = dataclasses.field(default_factory=lambda: secrets.token_hex(16))
@@ -67,8 +76,21 @@ class Event:
             raise ValueError(f"There is no event {self.kind!r}. Known: {', '.join(KINDS)}.")
 
     def to_json(self) -> str:
-        """One JSON object, with the attributes for keys; what is not known is null."""
-        return json.dumps(dataclasses.asdict(self))
+        """One JSON object, with the attributes and `text` for keys; what is not known is null."""
+        return json.dumps(dataclasses.asdict(self) | {"text": self.text})
+
+    @property
+    def text(self) -> str:
+        """All of it in a line for people, under the name that Slack, Mattermost and Rocket.Chat show."""
+        facts = [
+            f"version {self.version}" if self.version is not None else "",
+            f"accuracy {self.accuracy:.2%}" if self.accuracy is not None else "",
+            f"spans {', '.join(map(str, self.spans))}" if self.spans else "",
+            f"by {self.by}" if self.by else "",
+        ]
+        head = f"BYOL {self.root}: {', '.join([_WORDS[self.kind], *filter(None, facts)])}"
+        tail = [self.reason.rstrip("."), *(finding.rstrip(".") for finding in self.findings), self.report]
+        return ". ".join([head, *filter(None, tail)])
 
     def to_environment(self) -> dict[str, str]:
         """`BYOL_EVENT` for the kind and `BYOL_<ATTRIBUTE>` for the others; what is not known is empty.
@@ -77,6 +99,8 @@ class Event:
         """
         values = dataclasses.asdict(self) | {
             "spans": ",".join(map(str, self.spans)),
+            "findings": "\n".join(self.findings),
+            "text": self.text,
             "missed": "\n".join(" | ".join(miss.cells) for miss in self.missed),
         }
         values["event"] = values.pop("kind")
@@ -88,8 +112,8 @@ class HookConfig:
     """What is told of each kind of event, and with how much patience.
 
     Attributes:
-        on_pushed, on_refused, on_failed, on_candidate, on_rejected, on_rollback: a command line, split as a shell does
-            but run without one; an address that begins with http:// or https://; or nothing.
+        on_pushed, on_refused, on_failed, on_candidate, on_rejected, on_rollback, on_odd: a command line, split as a
+            shell does but run without one; an address that begins with http:// or https://; or nothing.
         attempts: how often one hook is tried.
         wait_seconds: before the second attempt; doubled before each further one.
         timeout_seconds: that one attempt may take.
@@ -101,6 +125,7 @@ class HookConfig:
     on_candidate: str = dataclasses.field(default="", repr=False)
     on_rejected: str = dataclasses.field(default="", repr=False)
     on_rollback: str = dataclasses.field(default="", repr=False)
+    on_odd: str = dataclasses.field(default="", repr=False)
     attempts: int = 3
     wait_seconds: float = 2.0
     timeout_seconds: float = 30.0

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import pathlib
 import time
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from collections.abc import Callable
 import typer
 
 from components.serving import serving_folder
+from components.staging import write_atomically
 from pipeline import refusal
 from pipeline.retrain import hooks, retraining
 from pipeline.retrain.outbox import Outbox
@@ -26,6 +28,7 @@ STATUS = {
     ledger.FAILED: FAILED,
 }
 _ACCURACY = "sparse_categorical_accuracy"
+REPORT_FILE = "report.html"
 
 
 class Notices:
@@ -45,8 +48,10 @@ class Notices:
         self._hooks = hook_config
         self._signs = VitalSigns(root.path, metrics)
         self._outbox = Outbox(root.ledger.parent / "outbox")
-        self._posted = ""
-        self._unwritten: hooks.Event | None = None
+        self._posted: set[str] = set()
+        self._unwritten: list[hooks.Event] = []
+        self._odd: list[str] | None = None
+        self._told_odd = root.ledger.parent / "odd.json"
         self._refused_before: frozenset[tuple[str, int, str]] | None = None
 
     def idle(self) -> None:
@@ -58,7 +63,10 @@ class Notices:
         self._root.prepare()
         with contextlib.suppress(RootInUseError), self._root.locked():
             _say(self._signs.started())
-            self._finish(retraining.Outcome(retraining.NOTHING_NEW), NOTHING_OR_PUSHED, lambda: 0)
+            self._post_odd()
+            self._finish(
+                retraining.Outcome(retraining.NOTHING_NEW, seconds=None), NOTHING_OR_PUSHED, lambda: 0
+            )
 
     def watch(self, work: Callable[[], retraining.Outcome], waiting: Callable[[], int]) -> retraining.Outcome:
         """Does the work and tells monitoring how it went; the caller holds the root's lock.
@@ -70,6 +78,7 @@ class Notices:
         begun = time.monotonic()
         self._refused_before = _refused(self._root)
         _say(self._signs.started())
+        self._post_odd()
         try:
             outcome = work()
         except KeyboardInterrupt:
@@ -86,6 +95,50 @@ class Notices:
         self._finish(outcome, STATUS[outcome.kind], waiting)
         return outcome
 
+    def odd(self, sentences: list[str]) -> None:
+        """What lies among the spans and will not be trained on: a line each now, a metric and a hook at the end.
+
+        The hook is told when there is something that it was not told of before.
+        """
+        self._odd = sentences
+        _say(sentences)
+
+    def stopped(self, reason: str) -> None:
+        """The call ends with status 2 before anything was looked at: wrong arguments, no data, a ledger that is none.
+
+        A root that is not there yet is not made for it; the hook is told all the same.
+        """
+        failure = retraining.Outcome(ledger.FAILED, reason, seconds=None)
+        event = _event(self._root, failure)
+        if not self._root.path.is_dir():
+            if self._hooks.of(event.kind):
+                self._unwritten.append(event)
+        else:
+            self._post(event)
+            with contextlib.suppress(RootInUseError, OSError), self._root.locked():
+                _say(self._signs.started())
+                self._finish(failure, USAGE, lambda: None)
+        self.deliver()
+
+    def _post_odd(self) -> None:
+        """Tells the hook of what it was not told of before."""
+        if self._odd is None:
+            return
+        before: list[str] = []
+        with contextlib.suppress(OSError, ValueError):
+            before = json.loads(self._told_odd.read_text(encoding="utf-8"))
+        if before == self._odd:
+            return
+        if not set(self._odd) <= set(before):
+            count = len(self._odd)
+            things = "1 thing" if count == 1 else f"{count} things"
+            told = retraining.Outcome("odd", f"{things} among the spans will not be trained on", seconds=None)
+            self._post(dataclasses.replace(_event(self._root, told), findings=tuple(self._odd)))
+        try:
+            write_atomically(self._told_odd, json.dumps(self._odd, indent=1) + "\n")
+        except OSError as error:
+            _say([f"{self._told_odd} cannot be written ({error.strerror}); the hook may be told twice."])
+
     def training(self, detail: str) -> None:
         """Tells monitoring what the call is at."""
         _say(self._signs.training(detail))
@@ -95,13 +148,13 @@ class Notices:
 
         Better without the lock, since it may take minutes. Two calls at once may tell of an event twice.
         """
-        if self._unwritten is not None:
-            _say(hooks.deliver(self._unwritten, self._hooks))
+        for unwritten in self._unwritten:
+            _say(hooks.deliver(unwritten, self._hooks))
         once = dataclasses.replace(self._hooks, attempts=1)
         for path in self._outbox.waiting():
             try:
                 event = self._outbox.read(path)
-                own = event.id == self._posted
+                own = event.id in self._posted
                 problems = hooks.deliver(event, self._hooks if own else once)
                 if not problems:
                     self._outbox.arrived(path)
@@ -115,16 +168,16 @@ class Notices:
         """Puts an event on the disk before anything is told; a full disk is an event as well, and told at once."""
         if not self._hooks.of(event.kind):
             return
-        self._posted = event.id
+        self._posted.add(event.id)
         try:
             self._outbox.put(event)
         except OSError as error:
-            self._unwritten = event
+            self._unwritten.append(event)
             _say(
                 [f"The event for the hook on_{event.kind} cannot be kept: {error}. It is tried now or never."]
             )
 
-    def _finish(self, outcome: retraining.Outcome, status: int, waiting: Callable[[], int]) -> None:
+    def _finish(self, outcome: retraining.Outcome, status: int, waiting: Callable[[], int | None]) -> None:
         _say(self._signs.finished(self._outcome(outcome, status, _count(waiting))))
 
     def _outcome(self, outcome: retraining.Outcome, status: int, waiting: int | None) -> Outcome:
@@ -138,6 +191,7 @@ class Notices:
             served_version=version,
             served_accuracy=accuracy,
             spans_waiting=waiting,
+            spans_odd=None if self._odd is None else len(self._odd),
             spans_refused=0 if before is None else len(_refused(self._root) - before),
             detail=outcome.reason or outcome.kind,
         )
@@ -148,18 +202,35 @@ def _failure(reason: str, begun: float) -> retraining.Outcome:
 
 
 def _event(root: Root, outcome: retraining.Outcome) -> hooks.Event:
+    reason, findings = _sentence(outcome)
+    report = (
+        None if outcome.run_id is None else (root.summary(outcome.run_id).parent / REPORT_FILE).absolute()
+    )
     return hooks.Event(
         kind=outcome.kind,  # type: ignore[arg-type] # checked by the event
         at=ledger.now(),
         root=str(root.path),
         run_id=outcome.run_id,
-        spans=outcome.spans,
+        spans=outcome.spans or tuple(number for number, _ in outcome.untaken),
         version=outcome.version,
         accuracy=outcome.accuracy,
-        reason=outcome.reason,
-        seconds=outcome.seconds,
+        reason=reason,
+        findings=tuple(findings),
+        report=report.as_uri() if report is not None and report.is_file() else "",
+        seconds=outcome.seconds or 0.0,
         missed=refusal.recorded(root, outcome.run_id) if outcome.kind == ledger.NOT_PUSHED else (),
     )
+
+
+def _sentence(outcome: retraining.Outcome) -> tuple[str, list[str]]:
+    """The reason in one sentence, and what else there is to say."""
+    findings = [reason for _, reason in outcome.untaken]
+    reason = outcome.told or ("" if findings else outcome.reason)
+    if not reason and findings and outcome.kind != ledger.PUSHED:
+        numbers = ", ".join(str(number) for number, _ in outcome.untaken)
+        reason = f"span {numbers} was not taken" if len(findings) == 1 else f"spans {numbers} were not taken"
+    first, _, rest = reason.partition(". ")
+    return first, [*([rest] if rest else []), *findings]
 
 
 def _refused(root: Root) -> frozenset[tuple[str, int, str]]:
@@ -191,7 +262,7 @@ def _served(root: Root) -> tuple[int | None, float | None]:
     return None, None
 
 
-def _count(waiting: Callable[[], int]) -> int | None:
+def _count(waiting: Callable[[], int | None]) -> int | None:
     with contextlib.suppress(ValueError, OSError):
         return waiting()
     return None

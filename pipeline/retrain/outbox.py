@@ -45,7 +45,9 @@ class Outbox:
         try:
             values = json.loads(text)
             missed = tuple(Miss(**miss) for miss in values["missed"])
-            return Event(**{**values, "spans": tuple(values["spans"]), "missed": missed})
+            values = {name: value for name, value in values.items() if name != "text"}
+            lists = {name: tuple(values.get(name, ())) for name in ("spans", "findings")}
+            return Event(**{**values, **lists, "missed": missed})
         except (ValueError, TypeError, KeyError) as error:
             known = ", ".join(field.name for field in dataclasses.fields(Event))
             raise ValueError(f"{path} is no event: expected JSON with {known}. Remove it.") from error

@@ -42,6 +42,7 @@ class Request:
         keep_runs: how many of the newest runs keep their files; what is served and what it came from stays anyway.
         keep_spans: Examples of how many of the newest spans stay, at least a window of them: a new span is compared
             with them.
+        marker_hours: a span without its marker, in which nothing has changed for longer, is told.
     """
 
     data: pathlib.Path
@@ -56,6 +57,7 @@ class Request:
     keep_runs: int = 3
     keep_spans: int = 8
     accept_kinds: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    marker_hours: float = 24.0
 
     def __post_init__(self) -> None:
         for name in ("window", "attempts", "keep_runs", "keep_spans"):
@@ -75,7 +77,9 @@ class Outcome:
         reason: why nothing was pushed, and which spans were not taken.
         spans: those that are new in it.
         run_id, version, accuracy: of the last training; None without one.
-        seconds: of the whole.
+        seconds: of the whole; None where nothing was done.
+        told: the reason alone of the training, a sentence.
+        untaken: spans that were not taken or could not be looked at, each with why.
     """
 
     kind: str
@@ -84,7 +88,9 @@ class Outcome:
     run_id: str | None = None
     version: int | None = None
     accuracy: float | None = None
-    seconds: float = 0.0
+    seconds: float | None = 0.0
+    told: str = ""
+    untaken: tuple[tuple[int, str], ...] = ()
 
 
 def waiting(request: Request, known: Ledger) -> dict[int, str]:
@@ -167,6 +173,28 @@ def _train_records(folder: pathlib.Path) -> int | None:
         return None
 
 
+def odd(request: Request, known: Ledger) -> list[str]:
+    """What lies among the spans and will not be trained on by itself, in a sentence each; it stops nothing.
+
+    Names that are no span's, spans without their marker for longer than `marker_hours`, and spans that changed after
+    they were accepted.
+
+    Raises:
+        ValueError: as `arrivals.complete_spans`.
+    """
+    complete = arrivals.complete_spans(request.data)
+    changed = [
+        f"span {number} changed after it was accepted on {known.spans[number].seen[:10]}; what was read then is "
+        "trained on. Deliver it under a new number, or exclude it."
+        for number, fingerprint in complete.items()
+        if number in known.spans
+        and known.spans[number].state == ledger.ACCEPTED
+        and known.spans[number].fingerprint != fingerprint
+    ]
+    silent = arrivals.without_marker(request.data, request.marker_hours)
+    return [*arrivals.odd_folders(request.data), *silent, *changed]
+
+
 def spans_left(request: Request) -> int:
     """How many complete spans were not looked at yet, or not trained on.
 
@@ -193,12 +221,12 @@ def retrain(
     started = time.monotonic()
     known = Ledger.load(request.root.ledger)
     _exclude(request, known)
-    outcome, refused, unseen = Outcome(NOTHING_NEW), list[str](), dict[int, str]()
+    outcome, refused, unseen = Outcome(NOTHING_NEW), dict[int, str](), dict[int, str]()
     try:
         while outcome.kind != ledger.FAILED:
             training = known.unfinished()
             if training is None:
-                refused += _look_at_new(request, place, known, console, unseen)
+                refused |= _look_at_new(request, place, known, console, unseen)
                 training = _plan(request, place, known, console)
             if training is None:
                 break
@@ -217,7 +245,9 @@ def retrain(
     return dataclasses.replace(
         outcome,
         kind=kind,
-        reason="; ".join(filter(None, [outcome.reason, *refused, *unseen.values()])),
+        reason="; ".join(filter(None, [outcome.reason, *refused.values(), *unseen.values()])),
+        told=outcome.reason,
+        untaken=tuple(sorted((refused | unseen).items())),
         seconds=round(time.monotonic() - started, 1),
     )
 
@@ -236,13 +266,13 @@ def _exclude(request: Request, known: Ledger) -> None:
 
 def _look_at_new(
     request: Request, place: Place, known: Ledger, console: Console, unseen: dict[int, str]
-) -> list[str]:
-    """Looks at each new span's data; returns what to say of each that was refused.
+) -> dict[int, str]:
+    """Looks at each new span's data; returns what to say of each that was refused, by number.
 
     One that cannot be looked at now is put into `unseen` with what to say of it, so that the others do not wait for it;
     those that are in it already are left to the next call.
     """
-    reasons = []
+    reasons = {}
     for number, fingerprint in waiting(request, known).items():
         if number in unseen:
             continue
@@ -263,7 +293,7 @@ def _look_at_new(
         state, reason = found.state, found.reason
         if state != ledger.ACCEPTED:
             console.print(f"Span {number}: {state}. {reason}", highlight=False, markup=False, soft_wrap=True)
-            reasons.append(f"span {number} was not taken ({state}): {reason.rstrip('.')}")
+            reasons[number] = f"span {number} was not taken ({state}): {reason.rstrip('.')}"
     return reasons
 
 

@@ -31,6 +31,7 @@ _GAUGES = {
     "byol_accuracy": "Linear probe on the test split of the last retraining that was evaluated, in [0, 1].",
     "byol_served_version": "Number of the version that is served.",
     "byol_served_accuracy": "Linear probe on the test split of the served version, in [0, 1].",
+    "byol_spans_odd": "Folders that look like spans and are none, lack their marker, or changed after acceptance.",
     "byol_spans_waiting": "Complete spans that were not used yet when the last retraining ended.",
 }
 _COUNTERS = {_REFUSED: "New spans whose data was refused, or from which nothing was pushed."}
@@ -42,23 +43,25 @@ class Outcome:
 
     Attributes:
         exit_status: that the command is about to end with.
-        seconds: from start to end.
+        seconds: from start to end; None where nothing was done.
         pushed: whether a version was pushed.
         accuracy: of the run, in [0, 1].
         served_version: number of the version that is served now.
         served_accuracy: of that version, in [0, 1].
         spans_waiting: complete spans that were not used yet.
+        spans_odd: how many things among the spans will not be trained on by themselves.
         spans_refused: how many new spans were refused now, for their data or by the gate; added up over the years.
         detail: one sentence for the heartbeat.
     """
 
     exit_status: int
-    seconds: float
+    seconds: float | None
     pushed: bool = False
     accuracy: float | None = None
     served_version: int | None = None
     served_accuracy: float | None = None
     spans_waiting: int | None = None
+    spans_odd: int | None = None
     spans_refused: int = 0
     detail: str = ""
 
@@ -73,6 +76,7 @@ class Outcome:
             "byol_served_version": self.served_version,
             "byol_served_accuracy": self.served_accuracy,
             "byol_spans_waiting": self.spans_waiting,
+            "byol_spans_odd": self.spans_odd,
         }
         return {name: float(value) for name, value in found.items() if value is not None}
 
@@ -81,7 +85,7 @@ class VitalSigns:
     """The heartbeat and the metrics of one root; to be used by the process that holds the root's lock.
 
     Every method returns sentences for the log about what could not be written, and raises nothing: monitoring never
-    stops a retraining. The metrics carry the root as a label, so one machine may have several.
+    stops a retraining. The metrics carry the root as a label, links and dots resolved, so one machine may have several.
 
     Args:
         root: folder of the runs.
@@ -156,7 +160,7 @@ class VitalSigns:
         from prometheus_client import CollectorRegistry, write_to_textfile
 
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Measures(str(self._root), measures))
+        registry.register(_Measures(str(self._root.resolve()), measures))
         write_to_textfile(str(self.textfile), registry)
 
 

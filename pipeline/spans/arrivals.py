@@ -2,6 +2,7 @@
 
 import hashlib
 import pathlib
+import time
 
 from components.data import cifar10
 
@@ -38,6 +39,22 @@ def odd_folders(folder: pathlib.Path) -> list[str]:
         f"a folder with a number up to {_HIGHEST} without leading zeros; rename it."
         for name in names
     ]
+
+
+def without_marker(folder: pathlib.Path, hours: float) -> list[str]:
+    """Spans without their marker in which nothing has changed for so many hours, in a sentence each."""
+    found = []
+    for number in sorted(int(name) for name in _span_names(folder) if _is_number(name)):
+        span = folder / f"{cifar10.SPAN_FOLDER}{number}"
+        if (span / COMPLETE_MARKER).is_file() or not span.is_dir():
+            continue
+        waited = (time.time() - max(path.lstat().st_mtime for path in [span, *span.iterdir()])) / 3600
+        if waited > hours:
+            found.append(
+                f"span {number} in {folder} has no {COMPLETE_MARKER} though nothing in it has changed for more than "
+                f"{hours:g} hours; expected its writer to write that last."
+            )
+    return found
 
 
 def _span_names(folder: pathlib.Path) -> list[str]:

@@ -31,6 +31,13 @@ EVENT = Event(
     seconds=61.5,
     missed=(MISS,),
 )
+TOLD = {
+    **dataclasses.asdict(EVENT),
+    "spans": [7, 8],
+    "findings": [],
+    "missed": [dataclasses.asdict(MISS)],
+    "text": EVENT.text,
+}
 
 
 def config(hook, kind="pushed", **changes):
@@ -82,7 +89,7 @@ def test_a_command_gets_the_event_on_stdin_and_in_its_environment(tmp_path):
     )
     assert deliver(EVENT, config(command)) == []
     event, environment, arguments = json.loads((tmp_path / "told").read_text())
-    assert event == {**dataclasses.asdict(EVENT), "spans": [7, 8], "missed": [dataclasses.asdict(MISS)]}
+    assert event == TOLD
     assert arguments == ["one", "two words"]
     assert environment == {
         "BYOL_EVENT": "pushed",
@@ -97,6 +104,9 @@ def test_a_command_gets_the_event_on_stdin_and_in_its_environment(tmp_path):
         "BYOL_MISSED": "accuracy | cat | 60.00% | 50.00% | 10.00 points",
         "BYOL_ID": EVENT.id,
         "BYOL_BY": "",
+        "BYOL_FINDINGS": "",
+        "BYOL_REPORT": "",
+        "BYOL_TEXT": EVENT.text,
     }
 
 
@@ -201,11 +211,7 @@ def test_a_server_that_fails_twice_gets_the_event_the_third_time():
     assert path == "/hook/s3cret?token=t"
     assert headers["Content-Type"] == "application/json"
     assert headers["Authorization"] == "Basic " + base64.b64encode(b"us@er:pass:word").decode()
-    assert json.loads(body) == {
-        **dataclasses.asdict(EVENT),
-        "spans": [7, 8],
-        "missed": [dataclasses.asdict(MISS)],
-    }
+    assert json.loads(body) == TOLD
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What `byol retrain` tells the outside, whatever comes of it: a real hook, real files, real locks; no training."""
 
 import json
+import os
 import pathlib
 import signal
 import sys
@@ -93,6 +94,9 @@ def test_a_push_is_told_with_what_is_served(call, tmp_path):
         "reason": "",
         "seconds": 12.5,
         "by": "",
+        "findings": [],
+        "report": "",
+        "text": f"BYOL {tmp_path / 'root'}: pushed, version {version}, accuracy 75.00%, spans 1",
         "missed": [],
     }
     found = metrics(tmp_path)
@@ -193,6 +197,78 @@ def test_what_could_not_be_told_is_a_line(call, tmp_path):
     assert "The hook on_refused (/no/program) was not delivered in 1 attempt" in outcome.output
     assert "could not be written to" in outcome.output
     assert "Not pushed: too low." in outcome.output
+
+
+def test_a_refused_span_is_named_and_its_findings_stand_apart_from_the_sentence(call, tmp_path):
+    untaken = ((7, "span 7 was not taken (refused): 30% darker; 2 classes are missing"),)
+    outcome = retraining.Outcome(ledger.NOT_PUSHED, untaken[0][1], untaken=untaken)
+    assert "Not pushed: span 7 was not taken (refused): 30% darker" in call(lambda *_: outcome).output
+    (event,) = told(tmp_path)
+    assert (event["spans"], event["reason"]) == ([7], "span 7 was not taken")
+    assert event["findings"] == [untaken[0][1]]
+    assert event["text"].endswith(f"refused, spans 7. span 7 was not taken. {untaken[0][1]}")
+
+
+def test_an_event_has_a_link_to_the_report(call, tmp_path):
+    report = Root(tmp_path / "root").summary("run-1").parent / "report.html"
+    report.parent.mkdir(parents=True)
+    report.touch()
+    call(_pushed)
+    assert told(tmp_path)[0]["report"] == report.as_uri()
+
+
+def test_an_idle_call_changes_no_duration(call, tmp_path):
+    call(lambda *_: retraining.Outcome(ledger.FAILED, "earlier", seconds=61.5))
+    for number in (1, 2):
+        (tmp_path / "spans" / f"span-{number}" / "_SUCCESS").unlink()
+    assert call(None).exit_code == 0
+    assert metrics(tmp_path)["last_run_duration_seconds"] == 61.5
+
+
+def test_one_root_has_one_label_however_it_is_spelt(call, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "root")
+    (tmp_path / "root").mkdir()
+    for number, spelt in enumerate(("root", "link", "spans/../root")):
+        call(_pushed, "--root", str(tmp_path / spelt), "--metrics", str(tmp_path / f"{number}.prom"))
+        assert f'{{root="{tmp_path / "root"}"}}' in (tmp_path / f"{number}.prom").read_text()
+
+
+def test_odd_things_are_a_line_each_call_a_metric_and_one_event(call, tmp_path):
+    (tmp_path / "spans" / "span-07").mkdir()
+    silent = tmp_path / "spans" / "span-9"
+    silent.mkdir()
+    os.utime(silent, (0, 0))
+    more = ("--on-odd", f"{sys.executable} {tmp_path / 'hook.py'}", "--marker-hours", "2")
+    for _ in range(2):
+        output = call(_nothing, *more).output
+        assert "'span-07'" in output
+        assert "span 9 in" in output
+        assert "more than 2 hours" in output
+    (event,) = told(tmp_path)
+    assert (event["kind"], len(event["findings"])) == ("odd", 2)
+    assert metrics(tmp_path)["spans_odd"] == 2
+    silent.rmdir()
+    call(_nothing, *more)
+    assert metrics(tmp_path)["spans_odd"] == 1
+    assert len(told(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    "more", [("--set", "gate.no_such=1"), ("--data", "/no/such"), ("--window", "0"), ("--preset", "x")]
+)
+def test_a_failure_before_the_first_look_is_told_as_any_other(more, call, tmp_path):
+    call(_nothing)
+    outcome = call(None, *more)
+    assert outcome.exit_code == 2, outcome.output
+    assert [event["kind"] for event in told(tmp_path)] == ["failed"]
+    assert metrics(tmp_path)["last_exit_status"] == 2
+    assert beat(tmp_path)["state"] == "failed"
+
+
+def test_a_root_is_not_made_to_tell_of_a_failure(call, tmp_path):
+    call(None, "--window", "0")
+    assert len(told(tmp_path)) == 1
+    assert not (tmp_path / "root").exists()
 
 
 def test_nothing_new_is_told_to_monitoring_alone(call, tmp_path):

@@ -7,6 +7,8 @@ the ledger and every decision are real.
 import contextlib
 import random
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from pipeline.retrain.this_machine import ThisMachine
 from pipeline.root import Root
 from pipeline.run import local_runner, parentage
 from pipeline.run.parentage import Parentage
-from pipeline.spans import ledger
+from pipeline.spans import arrivals, ledger
 from pipeline.spans.ledger import Ledger
 from trainer import settings
 
@@ -375,12 +377,46 @@ def test_a_late_span_is_taken_while_the_window_reaches_it_and_named_when_not(wor
     assert "4 newer spans fill the window of 3" in outcome.reason
 
 
-def test_a_used_span_that_changes_is_not_used_again(world):
+def test_a_used_span_that_changes_is_not_used_again_and_is_told(world):
     path = world.deliver(1)
     world.call()
+    assert retraining.odd(world.request(), world.known()) == []
     shutil.rmtree(path)
     world.deliver(1)
     assert world.call().kind == retraining.NOTHING_NEW
+    (sentence,) = retraining.odd(world.request(), world.known())
+    assert sentence.startswith("span 1 changed after it was accepted")
+
+
+def test_what_was_not_taken_stands_beside_the_reason(world):
+    world.poisoned = {1}
+    for number in (1, 2):
+        world.deliver(number)
+    outcome = world.call()
+    assert (outcome.told, [number for number, _ in outcome.untaken]) == ("", [1])
+
+
+def test_a_call_with_nothing_to_do_among_1000_spans_takes_less_than_3_seconds_of_processor(world, tmp_path):
+    known = Ledger.load(world.root.ledger)
+    for number in range(1, 1001):
+        span = tmp_path / "spans" / f"span-{number}"
+        span.mkdir()
+        for name in ("data_batch_1.bin", "test_batch.bin", "_SUCCESS"):
+            (span / name).touch()
+        known.spans[number] = ledger.SpanRecord(ledger.ACCEPTED, "", arrivals.fingerprint(span), ledger.now())
+    window = list(range(1, 1001))
+    known.trainings.append(ledger.Training(window, window, "never", None, None, None, outcome=ledger.PUSHED))
+    known.save()
+    code = (
+        "import resource, sys\nfrom typer.testing import CliRunner\nfrom pipeline import cli\n"
+        "result = CliRunner().invoke(cli.app, sys.argv[1:])\nused = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "print(result.exit_code, 'tensorflow' in sys.modules, used.ru_utime + used.ru_stime)\n"
+    )
+    words = ["retrain", "--data", str(tmp_path / "spans"), "--root", str(world.root.path), "--preset", "demo"]
+    told = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    status, has_tensorflow, seconds = told.stdout.split()
+    assert (status, has_tensorflow) == ("0", "False")
+    assert float(seconds) < 3
 
 
 def test_a_failing_training_is_tried_again_then_waits_for_a_new_span(world):
