@@ -22,7 +22,8 @@ from pipeline.schedule.cron import Cron
 from trainer import settings
 
 if TYPE_CHECKING:
-    from kubeflow.compiler import Compiled, Span
+    from kubeflow.compiled import Compiled
+    from kubeflow.compiler import Span
     from kubeflow.server import Server
     from pipeline.retrain.place import Place
 
@@ -144,6 +145,53 @@ def submit(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
     except ServerError as error:
         stop(str(error), FAILED)
     typer.echo(f"Run {run} was submitted to {host}.")
+
+
+@app.command()
+def check(  # noqa: PLR0913, PLR0917
+    host: HostOption,
+    cluster: ClusterOption = None,
+    cluster_assignments: ClusterSetOption = None,
+    account: AccountOption = "",
+    namespace: NamespaceOption = "",
+    context: Annotated[
+        str, typer.Option("--context", help="Of the kubeconfig; the current one if left out.")
+    ] = "",
+    run: Annotated[
+        bool, typer.Option("--run/--no-run", help="Also make one short run, for what only a step finds out.")
+    ] = True,
+    nodes: Annotated[
+        bool,
+        typer.Option("--nodes/--no-nodes", help="Look at the nodes first; not where a pool grows from none."),
+    ] = True,
+    wait: Annotated[float, typer.Option(help="Minutes that the run may take; then it is ended.")] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list, for programs.")] = False,
+    token_file: TokenOption = None,
+    authorities: AuthoritiesOption = None,
+    timeout: TimeoutOption = 60.0,
+) -> None:
+    """Ask a cluster whether the pipeline could run there: one line for each thing, with what mends it.
+
+    Kubernetes is asked by kubeconfig; then one short run pulls the image, writes to volume and store, and asks for a
+    place for each kind of step. Exit status: 0 nothing failed; 1 something did; 2 wrong arguments.
+    """
+    from kubeflow import checks, findings
+
+    target = cluster_config.for_namespace(_cluster(cluster, cluster_assignments), namespace)
+    try:
+        cluster_config.check_platform(target, vertex=False)
+        token = _token(token_file)
+        asked = checks.Asked(target, namespace, account, context, wait_seconds=60.0 * wait, timeout=timeout)
+        server = checks.server(host, namespace, token, timeout, authorities)
+        found = checks.findings(asked, server, run, nodes)
+    except ValueError as error:
+        stop(str(error))
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(one) for one in found], indent=2))
+    else:
+        typer.echo("\n".join(one.line() for one in found))
+    if any(one.state == findings.FAILED for one in found):
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -467,11 +515,14 @@ def _server(
 ) -> "Server":
     from kubeflow.server import Server
 
+    return Server(host, namespace, _token(token_file), timeout, authorities)
+
+
+def _token(file: pathlib.Path | None) -> str:
     try:
-        token = token_file.read_text().strip() if token_file else ""
+        return file.read_text().strip() if file else ""
     except OSError as error:
         stop(f"The token cannot be read: {error}.")
-    return Server(host, namespace, token, timeout, authorities)
 
 
 # This module is the top of the import order, so it adds its part to `byol` and starts the whole.

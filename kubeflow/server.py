@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import io
 import json
 import pathlib
 import re
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.schedule.cron import Cron
 
 if TYPE_CHECKING:
-    from kubeflow.compiler import Compiled  # which imports TFX
+    from kubeflow.compiled import Compiled
 
 TIMEOUT_SECONDS = 60.0
 _NO_SUCH_THING = 404
@@ -90,7 +91,7 @@ class Server:
 
     def submit(self, compiled: "Compiled", name: str, experiment: str, account: str = "") -> str:
         """Starts a run; returns its id."""
-        with self._one_line(), _as_file(compiled) as path:
+        with self._one_line(), _silent(), _as_file(compiled) as path:
             run = self._client.run_pipeline(
                 experiment_id=self._experiment(experiment),
                 job_name=name,
@@ -112,6 +113,23 @@ class Server:
                 if error.status == _NO_SUCH_THING:
                     return ""
                 raise
+
+    def task_states(self, run: str) -> dict[str, str]:
+        """KFP's word for the state of each task of a run, by its name; a task that has not begun is not in it."""
+        with self._one_line():
+            details = self._client.get_run(run).run_details
+        # Argo's nodes, by their display names (NodeStatuses, backend/src/common/util/workflow.go:862 at 2.17.0).
+        return {str(one.display_name): str(one.state) for one in (details and details.task_details) or []}
+
+    def terminate(self, run: str) -> None:
+        """Ends a run that is at work."""
+        with self._one_line():
+            self._client.terminate_run(run)
+
+    def forget(self, run: str) -> None:
+        """Removes a run from the list, and its pods with it."""
+        with self._one_line():
+            self._client.delete_run(run)
 
     def run_named(self, name: str) -> str | None:
         """The id of the newest run of a name; None if there is none."""
@@ -154,7 +172,7 @@ class Server:
         for found in older:
             self.pause(found)
         try:
-            with self._one_line(), _as_file(compiled) as path:
+            with self._one_line(), _silent(), _as_file(compiled) as path:
                 trigger: dict[str, Any] = (
                     {"cron_expression": when.kubeflow()}
                     if isinstance(when, Cron)
@@ -270,13 +288,21 @@ class Server:
             if not token:
                 return tuple(found)
 
-    @functools.cached_property
+    @property
     def version(self) -> str:
         """The server's release, such as "2.16.1"; "" if it does not say so."""
-        # kfp's model of the answer lacks the field; the server sends it (backend/src/apiserver/main.go:280 at 2.5.0).
+        return str(self._health.get("tag_name") or "")
+
+    @property
+    def multi_user(self) -> bool:
+        """Whether runs need a namespace."""
+        return bool(self._health.get("multi_user"))
+
+    @functools.cached_property
+    def _health(self) -> dict[str, Any]:
+        # kfp's model of the answer lacks the release; the server sends it (backend/src/apiserver/main.go:280 at 2.5.0).
         with self._one_line():
-            answer = self._request("GET", "healthz", {})
-        return str((answer or {}).get("tag_name") or "")
+            return self._request("GET", "healthz", {}) or {}
 
     @property
     def orphans(self) -> bool:
@@ -363,6 +389,11 @@ def _limited(pool: Any, seconds: float) -> Callable[..., Any]:
         return request(pool, method, url, **{"retries": False, **options})
 
     return limited
+
+
+def _silent() -> contextlib.redirect_stdout[io.StringIO]:
+    """kfp prints addresses of its pages where a program expects JSON."""
+    return contextlib.redirect_stdout(io.StringIO())
 
 
 @contextlib.contextmanager

@@ -23,6 +23,9 @@ class Api(http.server.ThreadingHTTPServer):
         version: what it calls itself; it orphans from 2.16 on.
         workflows: run id -> id of the recurring run that owns its Workflow; the Workflow of a run that is in `runs`
             alone is gone, at work or not, and the list of runs keeps the last state that it heard.
+        multi_user: whether it says so.
+        ends: task -> state that it comes to in a new run, SUCCEEDED if it is not there; None leaves runs PENDING.
+        ended: ids of the runs that were terminated.
     """
 
     daemon_threads = True
@@ -32,6 +35,24 @@ class Api(http.server.ThreadingHTTPServer):
         self.runs, self.recurring, self.experiments = {}, {}, {}
         self.asked, self.tokens, self.failing, self.page = [], [], {}, 2
         self.version, self.workflows = "2.16.1", {}
+        self.multi_user, self.ends, self.ended = False, None, []
+
+    def start(self, run):
+        """Plays a new run to its end, where `ends` says which one.
+
+        A task is a node of Argo's by its name, and its driver and its pod are others
+        (backend/src/v2/compiler/argocompiler/dag.go; NodeStatuses, backend/src/common/util/workflow.go:862 at 2.17.0).
+        """
+        if self.ends is None:
+            return
+        tasks = run["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"]
+        states = {name: self.ends.get(name, "SUCCEEDED") for name in tasks}
+        details = [{"display_name": f"{name}-driver", "state": "SUCCEEDED"} for name in tasks]
+        details += [{"display_name": "executor", "state": state} for state in states.values()]
+        details += [{"display_name": name, "state": state} for name, state in states.items()]
+        run["run_details"] = {"task_details": details}
+        working = {"PENDING", "RUNNING"} & set(states.values())
+        run["state"] = "RUNNING" if working else "FAILED" if "FAILED" in states.values() else "SUCCEEDED"
 
     def fire(self, identity, state="RUNNING"):
         """Starts a run of a recurring run, which owns its Workflow; returns the run's id.
@@ -98,20 +119,30 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _route(self, method, path, query, body):
         if path == "healthz":
             # backend/src/apiserver/main.go:280 at KFP 2.5.0
-            return 200, {"commit_sha": "", "tag_name": self.server.version, "multi_user": False}
+            return 200, {
+                "commit_sha": "",
+                "tag_name": self.server.version,
+                "multi_user": self.server.multi_user,
+            }
         if path == "experiments":
             return self._experiments(method, body)
         if (method, path) == ("POST", "runs"):
             made = {**body, "run_id": str(uuid.uuid4()), "state": "PENDING"}
             self.server.runs[made["run_id"]] = made
+            self.server.start(made)
             return 200, made
         if path.startswith("runs"):
-            return self._get_runs(path, query)
+            return self._get_runs(method, path, query)
         if path == "recurringruns":
             return self._recurring_runs(method, query, body)
         return self._recurring_run(method, path, query)
 
-    def _get_runs(self, path, query):
+    def _get_runs(self, method, path, query):
+        if method == "POST":  # runs/{run_id}:terminate, backend/api/v2beta1/run.proto
+            self.server.ended.append(path.removeprefix("runs/").removesuffix(":terminate"))
+            return 200, {}
+        if method == "DELETE":
+            return (200, {}) if self.server.runs.pop(path.removeprefix("runs/"), None) else (404, {})
         if path == "runs":
             return 200, {"runs": self._runs(json.loads(urllib.parse.unquote(query["filter"][0])))}
         found = self.server.runs.get(path.removeprefix("runs/"))
@@ -166,7 +197,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def running():
     api = Api()
-    threading.Thread(target=api.serve_forever, daemon=True).start()
+    # It looks this often whether it is to end, by itself twice a second.
+    threading.Thread(target=api.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield api
     finally:

@@ -32,7 +32,12 @@ TENSORFLOW_ONLY = {
     "trainer/probe/serving.py",
 }
 # Argument lists that begin with a bare `python` on purpose: the image's PATH begins with its environment.
-IN_THE_IMAGE = {"kubeflow/compiler.py", "tests/e2e/forked_command.py", "tests/e2e/byol_command.py"}
+IN_THE_IMAGE = {
+    "kubeflow/check_run.py",
+    "kubeflow/compiler.py",
+    "tests/e2e/forked_command.py",
+    "tests/e2e/byol_command.py",
+}
 BARE_PYTHON = re.compile(r"python[\d.]*")
 
 
