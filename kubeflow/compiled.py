@@ -3,12 +3,15 @@
 import dataclasses
 import json
 import pathlib
+import re
 from typing import Any
 
 import yaml
 
 from components.staging import write_atomically
 from kubeflow.config import KubeflowConfig, Step
+
+_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +52,16 @@ class Compiled:
         if path.suffix != expected:
             raise ValueError(f"The file's name ends in {expected} here; received {path}.")
         write_atomically(path, self.text())
+
+
+def task_name(node: str) -> str:
+    """A node's task on KFP: "Cifar10ExampleGen" is "cifar10-example-gen".
+
+    KFP to 2.13 makes the pod's name of a task with retries from the task's
+    (backend/src/v2/compiler/argocompiler/container.go:283 at 2.5.0), Argo takes it as it stands
+    (workflow/util/pod_name.go), and Kubernetes has no upper case in the name of a pod.
+    """
+    return _WORD.sub("-", node).lower()
 
 
 def resources(step: Step) -> dict[str, Any]:

@@ -5,13 +5,12 @@ resources of the ExampleGen, which it ignores, retries, and the settings that on
 time limits), which are a second document of the YAML file.
 """
 
-import re
 from typing import Any, Literal
 
 from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 
 from kubeflow import bindings, spec_checks
-from kubeflow.compiled import Compiled, kubernetes_settings, resources
+from kubeflow.compiled import Compiled, kubernetes_settings, resources, task_name
 from kubeflow.config import Decided, KubeflowConfig, Step, check_platform
 from kubeflow.entrypoint import CODE_OPTION, NOTE_OPTION, code_digest
 from pipeline import nodes, pipeline
@@ -28,7 +27,6 @@ PENDING_SECONDS = 3600
 _VERTEX_RETRY_SECONDS = 3600
 # Steps that look at a span's data, besides those before them.
 _LOOKING = (pipeline.LABEL_CHECK, "KeptSpan")
-_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 def compile_pipeline(
@@ -116,16 +114,6 @@ def _add_notes(spec: dict[str, Any], folder: str) -> None:
         executor = executors[spec["components"][task["componentRef"]["name"]]["executorLabel"]]
         if "container" in executor:
             executor["container"]["command"] += [NOTE_OPTION, f"{folder}/{name}.json"]
-
-
-def task_name(node: str) -> str:
-    """A node's task on KFP: "Cifar10ExampleGen" is "cifar10-example-gen".
-
-    KFP to 2.13 makes the pod's name of a task with retries from the task's
-    (backend/src/v2/compiler/argocompiler/container.go:283 at 2.5.0), Argo takes it as it stands
-    (workflow/util/pod_name.go), and Kubernetes has no upper case in the name of a pod.
-    """
-    return _WORD.sub("-", node).lower()
 
 
 def rename_tasks(spec: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """What `python -m MODULE ARGUMENT...` does, in a process that has been forked: `warm_process.run` runs this file in it.
 
-It gives the globals `command`, `folder`, `variables`, `out` and `err`.
+It gives the globals `command`, `folder`, `variables`, `out`, `err` and `umask`.
 """
 
 import os
@@ -15,6 +15,7 @@ if (python, option) != ("python", "-m"):
 for name, number in (("out", 1), ("err", 2)):
     with open(given[name], "a") as file:
         os.dup2(file.fileno(), number)
+os.umask(given["umask"])
 os.environ.clear()
 os.environ.update(given["variables"])
 tempfile.tempdir = None  # it remembers the folder of the process that was forked

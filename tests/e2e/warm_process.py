@@ -20,6 +20,7 @@ def run(
     variables: dict[str, str],
     said: tuple[pathlib.Path, pathlib.Path],
     seconds: float,
+    umask: int = 0o022,
 ) -> int:
     """Runs `python -m MODULE ARGUMENT...` to its end; returns its exit status, negative for a signal.
 
@@ -29,6 +30,7 @@ def run(
         variables: its whole environment.
         said: files to which its two outputs are added; they may be the same.
         seconds: after which it is killed.
+        umask: that it is started with.
 
     Raises:
         TimeoutError: it was.
@@ -36,7 +38,14 @@ def run(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     out, err = map(str, said)
-    given = {"command": command, "folder": str(folder), "variables": variables, "out": out, "err": err}
+    given = {
+        "command": command,
+        "folder": str(folder),
+        "variables": variables,
+        "out": out,
+        "err": err,
+        "umask": umask,
+    }
     process = context.Process(target=runpy.run_path, args=(str(FORKED_COMMAND), given))
     process.start()
     process.join(seconds)

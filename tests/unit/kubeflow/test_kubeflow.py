@@ -16,6 +16,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from components.data.anomaly_gate import DataAnomalyError
 from components.serving.serving_limits import ServingLimits
 from kubeflow import commands, compiler, entrypoint, spec_checks
+from kubeflow.compiled import task_name
 from kubeflow.config import (
     Decided,
     KubeflowConfig,
@@ -276,7 +277,7 @@ def test_the_presets_limits_reach_the_steps_that_ask_for_them():
     )
     tasks = compiler.compile_pipeline(config, KubeflowConfig()).spec["root"]["dag"]["tasks"]
     limits, spread = (
-        tasks[compiler.task_name(step)]["inputs"]["parameters"][name]["runtimeValue"]["constant"]
+        tasks[task_name(step)]["inputs"]["parameters"][name]["runtimeValue"]["constant"]
         for step, name in (("ServingCheck", "limits"), (pipeline.VERDICT, "seed_spread"))
     )
     assert json.loads(limits)["max_p99_ms"] == 20.0
@@ -316,7 +317,7 @@ def test_retries_last_until_the_last_attempt_could_have_ended(compiled):
     """Argo 3.5.14's operator.go:1041 counts from the first attempt: an hour ended a Pretrainer that may take 24."""
     tasks, steps = compiled.spec["root"]["dag"]["tasks"], KubeflowConfig().steps
     for node, step in ((pipeline.PRETRAINER, steps.pretrain), (pipeline.RANDOM_PROBE, steps.probe)):
-        until = int(tasks[compiler.task_name(node)]["retryPolicy"]["backoffMaxDuration"].removesuffix("s"))
+        until = int(tasks[task_name(node)]["retryPolicy"]["backoffMaxDuration"].removesuffix("s"))
         waits = sum(step.backoff_seconds * 2**attempt for attempt in range(step.retries))
         assert until - waits == (step.retries + 1) * (60 * step.timeout_minutes + 3600)
 
@@ -340,7 +341,7 @@ VERTEX = [
 
 def executor(compiled, task):
     tasks = compiled.spec["root"]["dag"]["tasks"]
-    name = task if task in tasks else compiler.task_name(task)
+    name = task if task in tasks else task_name(task)
     label = compiled.spec["components"][tasks[name]["componentRef"]["name"]]["executorLabel"]
     kubernetes = (
         compiled.platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
@@ -393,7 +394,7 @@ def test_every_setting_of_every_kind_of_step_is_in_the_file():
             "memoryLimit": number + 10.0,
             "accelerator": {"type": f"vendor.example/device-{kind}", "count": str(number)},
         }
-        assert found.spec["root"]["dag"]["tasks"][compiler.task_name(task)]["retryPolicy"] == {
+        assert found.spec["root"]["dag"]["tasks"][task_name(task)]["retryPolicy"] == {
             "maxRetryCount": number,
             "backoffDuration": f"{10 * number}s",
             "backoffFactor": 2.0,
@@ -427,13 +428,11 @@ def test_a_warm_start_and_a_fixed_test_set_bring_their_tasks(compiled):
     config = dataclasses.replace(PRESETS["gpu"], warm_start="encoder")
     found = compiler.compile_pipeline(config, KubeflowConfig(test="data/test"))
     tasks = found.spec["root"]["dag"]["tasks"]
-    warm_start, kept, pretrainer = map(
-        compiler.task_name, (pipeline.WARM_START, "KeptNetworks", pipeline.PRETRAINER)
-    )
+    warm_start, kept, pretrainer = map(task_name, (pipeline.WARM_START, "KeptNetworks", pipeline.PRETRAINER))
     more = {
         warm_start,
         kept,
-        *map(compiler.task_name, (pipeline.TEST_EXAMPLE_GEN, pipeline.NEWEST_EVALUATOR)),
+        *map(task_name, (pipeline.TEST_EXAMPLE_GEN, pipeline.NEWEST_EVALUATOR)),
     }
     assert tasks.keys() - compiled.spec["root"]["dag"]["tasks"].keys() == more
     assert warm_start in spec_checks.predecessors(tasks[pretrainer])

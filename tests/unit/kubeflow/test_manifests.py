@@ -1,8 +1,10 @@
 """The Kubernetes manifests: what the schemas let through and a cluster would not, or not as meant."""
 
+import copy
 import pathlib
 import re
 
+import jsonschema
 import pytest
 import typer
 import yaml
@@ -30,6 +32,42 @@ VERSIONS = {
     "FlinkDeployment": "flink.apache.org/v1beta1",
     "Kustomization": "kustomize.config.k8s.io/v1beta1",
 }
+# What ours uses of KServe's schema of an InferenceService, config/crd/full/serving.kserve.io_inferenceservices.yaml of
+# kserve/kserve at v0.20.0: spec.predictor, at its lines 20922 (automountServiceAccountToken), 23980 (minReplicas),
+# 23983 (model; its modelFormat 24322, resources 24449, runtimeVersion 24509, storageUri 24681) and 27806
+# (securityContext). Kubernetes drops fields that a schema does not have; here they are refused.
+QUANTITY = {"type": ["integer", "string"], "pattern": r"^[0-9]+(\.[0-9]+)?([KMGTPE]i|[numkMGTPE])?$"}
+QUANTITIES = {"type": "object", "additionalProperties": QUANTITY}
+
+
+def closed(required, **properties):
+    return {"type": "object", "required": required, "properties": properties, "additionalProperties": False}
+
+
+INFERENCE_SERVICE = closed(
+    ["predictor"],
+    predictor=closed(
+        ["model"],
+        automountServiceAccountToken={"type": "boolean"},
+        minReplicas={"type": "integer"},
+        securityContext=closed(
+            [],
+            runAsNonRoot={"type": "boolean"},
+            runAsUser={"type": "integer"},
+            seccompProfile=closed(["type"], type={"type": "string"}),
+        ),
+        model=closed(
+            ["modelFormat"],
+            modelFormat=closed(["name"], name={"type": "string"}, version={"type": "string"}),
+            runtimeVersion={"type": "string"},
+            storageUri={
+                "type": "string",
+                "pattern": r"^pvc://[a-z0-9-]+(/.+)?$",
+            },  # ParsePvcURI, pkg/utils/storage.go:59
+            resources=closed([], limits=QUANTITIES, requests=QUANTITIES),
+        ),
+    ),
+)
 FILES = sorted(path for path in FOLDER.rglob("*.yaml"))
 DOCUMENTS = [
     (path, document)
@@ -185,6 +223,18 @@ def test_what_must_end_has_no_sidecar():
     assert len(ending) == 4
     for metadata in ending:
         assert metadata["annotations"] == metadata["labels"] == {"sidecar.istio.io/inject": "false"}
+
+
+def test_the_inference_service_is_what_kserves_schema_takes():
+    (service,) = named("InferenceService")
+    jsonschema.validate(service["spec"], INFERENCE_SERVICE)
+    # ParseDeploymentMode, pkg/constants/constants.go:571: the old name of what is now Standard, which 0.15 has not.
+    assert service["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] == "RawDeployment"
+    for change in ({"runtimeVersion": 2.19}, {"storageUrl": "pvc://byol"}, {"modelFormat": {}}):
+        wrong = copy.deepcopy(service["spec"])
+        wrong["predictor"]["model"] |= change
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, INFERENCE_SERVICE)
 
 
 def test_kserve_serves_the_folder_that_is_pushed_to_with_the_servers_version():
