@@ -8,7 +8,7 @@ import pathlib
 import tempfile
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -101,9 +101,14 @@ def compile_file(
     ] = False,
 ) -> None:
     """Write the pipeline as a file that KFP (2.0 or newer) takes, or Vertex AI."""
-    compiled = _compiled(_wanted(preset, assignments, cluster, cluster_assignments, span), vertex)
+    from kubeflow.compiled import check_name
+
     try:
-        compiled.write(out)
+        check_name(out, vertex)
+        wanted = _wanted(
+            preset, assignments, cluster, cluster_assignments, span, receiver="vertex" if vertex else "file"
+        )
+        _compiled(wanted, vertex).write(out)
     except (ValueError, OSError) as error:
         stop(str(error))
     typer.echo(f"Wrote {out}.")
@@ -135,7 +140,7 @@ def submit(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
     """Start one run on a server."""
     from kubeflow.server import ServerError
 
-    wanted = _wanted(preset, assignments, cluster, cluster_assignments, span, namespace, sent=True)
+    wanted = _wanted(preset, assignments, cluster, cluster_assignments, span, namespace, receiver="server")
     try:
         server = _server(host, namespace, token_file, timeout, authorities)
         compiled = _compiled(wanted)
@@ -254,7 +259,9 @@ def retrain(  # noqa: PLR0913, PLR0917
     """
     from pipeline.retrain import commands as retrain_commands
 
-    wanted = _wanted(preset, assignments, cluster, cluster_assignments, "latest", namespace, sent=True)
+    wanted = _wanted(
+        preset, assignments, cluster, cluster_assignments, "latest", namespace, receiver="server"
+    )
     target = wanted.cluster if wanted.cluster.test else dataclasses.replace(wanted.cluster, test=_TEST)
     options = {**locals(), "data": root / target.data, "test": root / target.test}
     request, told = retrain_commands.asked(options)
@@ -266,7 +273,6 @@ def retrain(  # noqa: PLR0913, PLR0917
         return Cluster(request.root, target, ServerRuns(server, target, experiment, account), 60.0 * wait)
 
     with _failures():
-        cluster_config.check_platform(target, vertex=False)
         retrain_commands.call(request, told, place)
 
 
@@ -297,7 +303,7 @@ def create(  # noqa: PLR0913, PLR0917
     from kubeflow.server import ServerError
 
     when = _when(cron, every)
-    wanted = _wanted(preset, assignments, cluster, cluster_assignments, span, namespace, sent=True)
+    wanted = _wanted(preset, assignments, cluster, cluster_assignments, span, namespace, receiver="server")
     try:
         server = _server(host, namespace, token_file, timeout, authorities)
         compiled = _compiled(wanted)
@@ -481,12 +487,20 @@ def _wanted(
     cluster_assignments: list[str] | None,
     span: str,
     namespace: str = "",
-    sent: bool = False,
+    receiver: Literal["file", "server", "vertex"] = "file",
 ) -> _Wanted:
-    """The arguments' meaning, or the end of the command; `sent` says that a cluster will run it."""
+    """The arguments' meaning, or the end of the command.
+
+    All that can be refused without TFX is refused here, since its import takes longer than all of it.
+    """
     config, target = _preset(preset, assignments), _cluster(cluster, cluster_assignments)
     wanted = _Wanted(config, cluster_config.for_namespace(target, namespace), _span(span))
-    if sent and wanted.cluster.image == cluster_config.EXAMPLE_IMAGE:
+    try:
+        cluster_config.check_platform(wanted.cluster, receiver == "vertex")
+        cluster_config.check_engine(wanted.config.beam, receiver == "vertex")
+    except ValueError as error:
+        stop(str(error))
+    if receiver == "server" and wanted.cluster.image == cluster_config.EXAMPLE_IMAGE:
         stop(
             f"image is still the example {wanted.cluster.image}, which no cluster can pull; set it in --cluster."
         )
@@ -497,7 +511,6 @@ def _compiled(wanted: _Wanted, vertex: bool = False) -> "Compiled":
     """Compiles; what TensorFlow prints while it is imported does not reach the person."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        cluster_config.check_platform(wanted.cluster, vertex)
         with tempfile.TemporaryDirectory() as folder, quiet(pathlib.Path(folder) / "compile.log"):
             from kubeflow.compiler import compile_pipeline
 

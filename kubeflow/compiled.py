@@ -48,10 +48,15 @@ class Compiled:
         Raises:
             ValueError: for a name that the receiver would not take.
         """
-        expected = ".json" if self.platform is None else ".yaml"
-        if path.suffix != expected:
-            raise ValueError(f"The file's name ends in {expected} here; received {path}.")
+        check_name(path, vertex=self.platform is None)
         write_atomically(path, self.text())
+
+
+def check_name(path: pathlib.Path, vertex: bool) -> None:
+    """Raises ValueError for a name that the receiver of a file would not take."""
+    expected = ".json" if vertex else ".yaml"
+    if path.suffix != expected:
+        raise ValueError(f"The file's name ends in {expected} here; received {path}.")
 
 
 def task_name(node: str) -> str:

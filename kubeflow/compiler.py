@@ -11,11 +11,11 @@ from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 
 from kubeflow import bindings, spec_checks
 from kubeflow.compiled import Compiled, kubernetes_settings, resources, task_name
-from kubeflow.config import Decided, KubeflowConfig, Step, check_platform
-from kubeflow.entrypoint import CODE_OPTION, NOTE_OPTION, code_digest
+from kubeflow.config import Decided, KubeflowConfig, Step, check_engine, check_platform
+from kubeflow.entrypoint import CODE_OPTION, FAILURES_OPTION, NOTE_OPTION, code_digest
 from pipeline import nodes, pipeline
 from pipeline.beam import beam_args
-from pipeline.config import BeamConfig, PipelineConfig
+from pipeline.config import PipelineConfig
 
 ENTRYPOINT = ("python", "-m", "kubeflow.entrypoint")
 Span = int | Literal["latest"] | None
@@ -67,10 +67,13 @@ def compile_pipeline(
     )
     # KFP's cache key holds parameters and names of artifacts, not data: a nightly run would never run again.
     built.enable_cache = False
+    command = [*ENTRYPOINT, CODE_OPTION, code_digest()]
+    if not vertex:  # where a step that failed keeps its outputs
+        command += [FAILURES_OPTION, cluster.folder("failures")]
     runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(
         kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
             default_image=cluster.image,
-            default_commands=[*ENTRYPOINT, CODE_OPTION, code_digest()],
+            default_commands=command,
             use_pipeline_spec_2_1=True,
         )
     )
@@ -153,24 +156,6 @@ def retry_policy(task: str, step: Step, vertex: bool = False) -> dict[str, Any] 
         "backoffFactor": 2.0,
         "backoffMaxDuration": f"{_VERTEX_RETRY_SECONDS if vertex else attempts + waits}s",
     }
-
-
-def check_engine(beam: BeamConfig, vertex: bool) -> None:
-    """Refuses an engine whose workers would not see the files of a step.
-
-    A step's inputs and outputs lie in its own pod until KFP's launcher has moved them; Dataflow's workers see the
-    bucket that Vertex AI's steps name.
-
-    Raises:
-        ValueError: which engine, why not, and which ones there are.
-    """
-    known = ("local", "processes", *(("dataflow",) if vertex else ()))
-    if beam.engine not in known:
-        where = "Vertex AI" if vertex else "Kubeflow Pipelines"
-        raise ValueError(
-            f"beam.engine={beam.engine} cannot serve a step of {where}: its workers do not see the step's files, "
-            f"which lie in the step's own pod while it works. Expected one of {', '.join(known)}."
-        )
 
 
 def step_of(task: str, cluster: KubeflowConfig) -> Step:

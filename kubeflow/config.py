@@ -9,6 +9,7 @@ import pathlib
 import re
 from typing import Any
 
+from pipeline.config import BeamConfig
 from trainer import settings
 
 # Object stores whose artifacts KFP's launcher stages as files; gs:// is also what Vertex mounts.
@@ -188,6 +189,7 @@ class KubeflowConfig:
         volume: where it is mounted in each step.
         data, checkpoints, serving, store, networks: folders in it; `store` keeps the Examples of accepted spans,
             `networks` what a warm start needs of the served models.
+        failures: folder in it with what failed steps had found, of the last 20 runs with such steps.
         test: folder in it with a test set that stays the same from span to span; "" takes each span's own test images.
         schema: the reviewed schema in the image.
         pull_secret: name of the Secret for a private registry; "" for none.
@@ -204,6 +206,7 @@ class KubeflowConfig:
     serving: str = "serving"
     store: str = "spans"
     networks: str = "networks"
+    failures: str = "failures"
     test: str = ""
     schema: str = "/opt/byol/components/data/schema.pbtxt"
     pull_secret: str = ""
@@ -230,7 +233,7 @@ class KubeflowConfig:
             )
 
     def folder(self, name: str) -> str:
-        """The path of "data", "checkpoints", "serving", "store", "networks" or "test" in a step."""
+        """The path of "data", "checkpoints", "serving", "store", "networks", "failures" or "test" in a step."""
         return f"{self.volume.rstrip('/')}/{getattr(self, name).strip('/')}"
 
 
@@ -295,6 +298,24 @@ def check_platform(config: KubeflowConfig, vertex: bool) -> None:
     given = [name for name, value in only_kubernetes.items() if value]
     if given:
         raise ValueError(f"Vertex AI knows no {', '.join(given)}; leave them empty.")
+
+
+def check_engine(beam: BeamConfig, vertex: bool) -> None:
+    """Refuses an engine whose workers would not see the files of a step.
+
+    A step's inputs and outputs lie in its own pod until KFP's launcher has moved them; Dataflow's workers see the
+    bucket that Vertex AI's steps name.
+
+    Raises:
+        ValueError: which engine, why not, and which ones there are.
+    """
+    known = ("local", "processes", *(("dataflow",) if vertex else ()))
+    if beam.engine not in known:
+        where = "Vertex AI" if vertex else "Kubeflow Pipelines"
+        raise ValueError(
+            f"beam.engine={beam.engine} cannot serve a step of {where}: its workers do not see the step's files, "
+            f"which lie in the step's own pod while it works. Expected one of {', '.join(known)}."
+        )
 
 
 def _check_accelerators(config: KubeflowConfig, vertex: bool) -> None:

@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from components.staging import write_atomically
+from kubeflow import failures
 from pipeline.console import cause
 from pipeline.source_digest import source_digest
 
 CODE_OPTION = "--code_digest"
 NOTE_OPTION = "--note"
+FAILURES_OPTION = "--failures"
 RESOLVED = "resolved"
 _GATE = "components.data.anomaly_gate"
 # Where the launcher stages object stores as files; the folder above is another one only in tests.
@@ -205,6 +207,19 @@ def _run(arguments: argparse.Namespace, rest: list[str]) -> Message:
     check_code(arguments.code_digest)
     original: Message = json.loads(arguments.json_serialized_invocation_args)
     message = readable(original, json.loads(arguments.json_serialized_inputs_spec_args))
+    with failures.kept(*_outputs(original, arguments.failures)):
+        return _executed(arguments, rest, original, message)
+
+
+def _outputs(executor_input: Message, folder: str) -> tuple[dict[str, pathlib.Path], pathlib.Path | None]:
+    """Where each output lies, and where what a failing step leaves of them is kept."""
+    listed = executor_input.get("outputs", {}).get("artifacts", {})
+    uris = {key: one["artifacts"][0].get("uri", "") for key, one in listed.items() if one.get("artifacts")}
+    places = {key: pathlib.Path(local_path(uri)) for key, uri in uris.items() if key != _LOGS}
+    return places, failures.step_folder(folder, list(uris.values()))
+
+
+def _executed(arguments: argparse.Namespace, rest: list[str], original: Message, message: Message) -> Message:
     output_file = pathlib.Path(local_path(message["outputs"]["outputFile"]))
     message["outputs"]["outputFile"] = str(output_file)
     if is_file_based_example_gen(message):
@@ -242,6 +257,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     ):
         parser.add_argument(option, required=True)
     parser.add_argument(NOTE_OPTION, default="")
+    parser.add_argument(FAILURES_OPTION, default="")
     return parser.parse_known_args(argv)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import stat
+import sys
 
 import pytest
 
@@ -41,7 +42,7 @@ ANY = {"artifactType": {"schemaTitle": "system.Artifact"}}
 
 def cluster(tmp_path, make=MAKE, take=TAKE, **attributes):
     def executor(program):
-        command = ["python", "-c", program]
+        command = [sys.executable, "-c", program]
         return {"container": {"image": "i", "command": command, "args": ["{{$}}"]}}
 
     volume = tmp_path / "volume"

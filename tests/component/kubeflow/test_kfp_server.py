@@ -289,15 +289,33 @@ def test_a_wrong_server_is_told_before_tfx_is_imported_and_the_list_never_import
         "    print(ended.exit_code, 'tfx' in sys.modules, 'tensorflow' in sys.modules)\n"
     )
     image = ["--cluster-set", "image=registry.example/byol:1", "--preset", "demo"]
+    engine = ["--set", "beam.engine=flink", "--set", "beam.endpoint=flink:8099"]
     lines = [
         ["schedule", "list", "--host", api.url],
+        ["compile", "byol.json", "--preset", "demo"],
+        ["compile", "byol.json", "--vertex", "--preset", "demo"],
+        ["compile", "byol.yaml", "--preset", "demo", *engine],
+        ["submit", "--host", api.url, *image, "--cluster-set", "claim="],
+        ["submit", "--host", api.url, *image, *engine],
+        ["schedule", "create", "--host", api.url, *image, *engine, "--cron", "0 3 * * *"],
         ["submit", "--host", "http://127.0.0.1:9", *image],
         ["submit", "--host", api.url, "--token-file", "/none", *image],
     ]
     said = subprocess.run(
         [sys.executable, "-c", program.format(lines=lines)], capture_output=True, text=True, check=True
     ).stdout
-    assert said.splitlines() == ["0 False False", "1 False False", "2 False False"]
+    statuses = [0, *[2] * 6, 1, 2]
+    assert said.splitlines() == [f"{status} False False" for status in statuses]
+
+
+def test_submitting_says_one_thing_and_nothing_of_tensorflow_or_kfp(api):
+    """Slow (the import of TFX): as a person starts it, in a process of its own."""
+    image = ["--cluster-set", "image=registry.example/byol:1", "--preset", "demo"]
+    command = [sys.executable, "-m", "kubeflow.commands", "kubeflow", "submit", "--host", api.url, *image]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    (run,) = api.runs
+    assert ended.stdout == f"Run {run} was submitted to {api.url}.\n"
+    assert not ended.stderr
 
 
 def test_a_private_authority_reaches_the_client(api, tmp_path):

@@ -24,6 +24,7 @@ from kubeflow.config import (
     Step,
     Steps,
     Toleration,
+    check_engine,
     check_platform,
     for_namespace,
     load,
@@ -208,6 +209,13 @@ def tasks_of(decided):
 
 def parameter(task, name):
     return task["inputs"]["parameters"][name]["runtimeValue"]["constant"]
+
+
+def test_every_step_of_kfp_knows_where_to_leave_what_it_found(compiled):
+    """With `submit` alone, too, which has no notes; Vertex AI has no volume of ours."""
+    for one in compiled.spec["deploymentSpec"]["executors"].values():
+        command = one["container"]["command"]
+        assert command[command.index("--failures") + 1] == "/mnt/byol/failures"
 
 
 def test_a_run_that_looks_at_data_trains_nothing():
@@ -669,4 +677,4 @@ def test_an_engine_that_does_not_see_a_steps_files_is_refused(engine, vertex):
 
 @pytest.mark.parametrize(("engine", "vertex"), [("local", False), ("processes", False), ("dataflow", True)])
 def test_an_engine_that_sees_them_is_not(engine, vertex):
-    compiler.check_engine(BeamConfig(engine=engine), vertex)
+    check_engine(BeamConfig(engine=engine), vertex)

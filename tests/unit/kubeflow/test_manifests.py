@@ -230,7 +230,8 @@ def test_the_inference_service_is_what_kserves_schema_takes():
     jsonschema.validate(service["spec"], INFERENCE_SERVICE)
     # ParseDeploymentMode, pkg/constants/constants.go:571: the old name of what is now Standard, which 0.15 has not.
     assert service["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] == "RawDeployment"
-    for change in ({"runtimeVersion": 2.19}, {"storageUrl": "pvc://byol"}, {"modelFormat": {}}):
+    changes: list[dict] = [{"runtimeVersion": 2.19}, {"storageUrl": "pvc://byol"}, {"modelFormat": {}}]
+    for change in changes:
         wrong = copy.deepcopy(service["spec"])
         wrong["predictor"]["model"] |= change
         with pytest.raises(jsonschema.ValidationError):
