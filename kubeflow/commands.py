@@ -298,8 +298,11 @@ def create(  # noqa: PLR0913, PLR0917
     authorities: AuthoritiesOption = None,
     timeout: TimeoutOption = 60.0,
     paused: Annotated[bool, typer.Option("--paused", help="Make it, but do not let it fire yet.")] = False,
+    always: Annotated[
+        bool, typer.Option("--always", help="Train and push every time, also where the data has not changed.")
+    ] = False,
 ) -> None:
-    """Run the pipeline again and again; one at a time, missed times are not made up for."""
+    """Run the pipeline whenever there is new data; one run at a time, missed times are not made up for."""
     from kubeflow.server import ServerError
 
     when = _when(cron, every)
@@ -307,6 +310,10 @@ def create(  # noqa: PLR0913, PLR0917
     try:
         server = _server(host, namespace, token_file, timeout, authorities)
         compiled = _compiled(wanted)
+        if not always:
+            from kubeflow.new_data import only_new
+
+            compiled = only_new(compiled, wanted.cluster, wanted.span, name)
         made = server.schedule(compiled, name, experiment, when, not paused, account)
         older = [one for one in server.named(name) if one.identity != made.identity]
     except ServerError as error:

@@ -24,6 +24,8 @@ CODE_OPTION = "--code_digest"
 NOTE_OPTION = "--note"
 FAILURES_OPTION = "--failures"
 RESOLVED = "resolved"
+# A parameter on which a task is started or skipped (kubeflow/new_data.py); the step itself has no use for it.
+FOUND = "new_data"
 _GATE = "components.data.anomaly_gate"
 # Where the launcher stages object stores as files; the folder above is another one only in tests.
 _STAGED = {"minio://": "minio", "s3://": "s3", "gs://": "gcs"}
@@ -68,7 +70,8 @@ def readable(executor_input: Message, inputs_spec: Message) -> Message:
         ValueError: an input has no type in `inputs_spec`.
     """
     message: Message = json.loads(json.dumps(executor_input))
-    inputs = message.setdefault("inputs", {}).setdefault("artifacts", {})
+    message.setdefault("inputs", {}).get("parameterValues", {}).pop(FOUND, None)
+    inputs = message["inputs"].setdefault("artifacts", {})
     outputs = message.setdefault("outputs", {}).setdefault("artifacts", {})
     # The launcher's own output, of a type that TFX does not have.
     outputs.pop(_LOGS, None)

@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 import yaml
 
 from kubeflow.compiled import task_name
+from kubeflow.spec_checks import predecessors
 from tests.e2e import warm_process
 from tests.e2e.kfp_store import SCHEMES, RefusedError, Store, staged
 
@@ -60,6 +61,8 @@ class Cluster:
         secrets: the Secrets that there are, with their entries.
         refusing: task -> how many objects of its first attempt's outputs the store takes before it refuses one.
         outputs: task -> output key -> RuntimeArtifact, as KFP's metadata store has them; a later run replaces them.
+        parameters: task -> output parameter -> text.
+        skipped: tasks whose condition was not met, and those that waited for them, in the last run.
         ran: tasks in the order in which they ended.
         attempts: task -> how often it was started in this run.
         pods: names of the pods that were made in this run.
@@ -74,6 +77,8 @@ class Cluster:
     secrets: dict = dataclasses.field(default_factory=dict)
     refusing: dict = dataclasses.field(default_factory=dict)
     outputs: dict = dataclasses.field(default_factory=dict)
+    parameters: dict = dataclasses.field(default_factory=dict)
+    skipped: set = dataclasses.field(default_factory=set)
     ran: list = dataclasses.field(default_factory=list)
     attempts: dict = dataclasses.field(default_factory=dict)
     pods: list = dataclasses.field(default_factory=list)
@@ -92,13 +97,18 @@ class Cluster:
         waiting = {name: self._before(task) for name, task in tasks.items() if only is None or name in only}
         # GenerateOutputURI(pipelineRoot, pipelineName, runID), backend/src/v2/metadata/client.go:420 at 2.17.0
         address = f"{root}/{self.spec['pipelineInfo']['name']}/{uuid.uuid4()}"
+        self.skipped = set()
         with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
             running: dict[concurrent.futures.Future, str] = {}
             while waiting or running:
                 for name in [name for name, before in waiting.items() if not before & waiting.keys()]:
                     if waiting[name] & set(running.values()):
                         continue
-                    del waiting[name]
+                    before = waiting.pop(name)
+                    # What waits for a skipped task is omitted (`depends`, argocompiler/dag.go:710 at 2.16.1).
+                    if before & self.skipped or not self._triggers(tasks[name]):
+                        self.skipped.add(name)
+                        continue
                     running[pool.submit(self._task, name, tasks[name], address)] = name
                 done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
                 for future in done:
@@ -108,8 +118,28 @@ class Cluster:
 
     @staticmethod
     def _before(task: dict) -> set[str]:
-        sources = task.get("inputs", {}).get("artifacts", {}).values()
-        return {*task.get("dependentTasks", []), *(s["taskOutputArtifact"]["producerTask"] for s in sources)}
+        return predecessors(task)
+
+    def _given(self, task: dict) -> dict:
+        """A task's input parameters."""
+        given = {}
+        for key, source in task.get("inputs", {}).get("parameters", {}).items():
+            made = source.get("taskOutputParameter")
+            given[key] = (
+                self.parameters[made["producerTask"]][made["outputParameterKey"]]
+                if made
+                else source["runtimeValue"]["constant"]
+            )
+        return given
+
+    def _triggers(self, task: dict) -> bool:
+        """Of the conditions that the driver evaluates (driver/container.go:87 at 2.16.1) those that our files have."""
+        condition = task.get("triggerPolicy", {}).get("condition")
+        if not condition:
+            return True
+        match = re.fullmatch(r"inputs\.parameter_values\['(\w+)'\] != '(\w*)'", condition)
+        assert match, condition
+        return self._given(task)[match[1]] != match[2]
 
     def _task(self, name: str, task: dict, run: str) -> dict:
         """All attempts of a task: each has a new pod, and the addresses, the store and the volume of the one before."""
@@ -141,6 +171,8 @@ class Cluster:
             self.store.download(uri, staged(uri, pod))
         for artifacts in executor_input["outputs"]["artifacts"].values():
             staged(artifacts["artifacts"][0]["uri"], pod).parent.mkdir(parents=True, exist_ok=True)
+        for parameter in executor_input["outputs"]["parameters"].values():
+            pathlib.Path(parameter["outputFile"]).parent.mkdir(parents=True, exist_ok=True)
         command = filled_in([*container["command"], *container.get("args", [])], executor_input, pod)
         variables = {**environment(pod), **self._from_secrets(settings)}
         check_sizes(command, variables)
@@ -160,6 +192,10 @@ class Cluster:
                     f"{name} wrote to a root that may be read-only: {', '.join(sorted(strayed))}"
                 )
             published = self._publish(executor_input, pod, objects)
+            self.parameters[name] = {
+                key: pathlib.Path(parameter["outputFile"]).read_text()
+                for key, parameter in executor_input["outputs"]["parameters"].items()
+            }
         except StepFailedError:
             # Of a step that failed, its log alone (uploadOutputArtifacts, launcher_v2.go:787 at 2.17.0).
             self._upload({LOGS: executor_input["outputs"]["artifacts"][LOGS]}, pod, None)
@@ -206,16 +242,18 @@ class Cluster:
         named = self.release >= (2, 15)
         return {
             "inputs": {
-                "parameterValues": {
-                    key: value["runtimeValue"]["constant"]
-                    for key, value in inputs.get("parameters", {}).items()
-                },
+                "parameterValues": self._given(task),
                 "artifacts": {
                     key: {"artifacts": [self._input(**source["taskOutputArtifact"])]}
                     for key, source in inputs.get("artifacts", {}).items()
                 },
             },
             "outputs": {
+                # provisionOutputs, driver.go:752 at 2.16.1; the launcher makes the folder (prepareOutputFolders).
+                "parameters": {
+                    key: {"outputFile": str(pod / "tmp/kfp/outputs" / key)}
+                    for key in component.get("outputDefinitions", {}).get("parameters", {})
+                },
                 "artifacts": {
                     key: {
                         "artifacts": [
@@ -309,6 +347,8 @@ def filled_in(parts: list[str], executor_input: dict, pod: pathlib.Path) -> list
     for key, value in executor_input["inputs"]["parameterValues"].items():
         text = value if isinstance(value, str) else json.dumps(value)
         places[f"{{{{$.inputs.parameters['{key}']}}}}"] = text
+    for key, parameter in executor_input["outputs"]["parameters"].items():
+        places[f"{{{{$.outputs.parameters['{key}'].output_file}}}}"] = parameter["outputFile"]
     filled = []
     for part in parts:
         for place, text in places.items():

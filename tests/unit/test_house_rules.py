@@ -35,6 +35,7 @@ TENSORFLOW_ONLY = {
 IN_THE_IMAGE = {
     "kubeflow/check_run.py",
     "kubeflow/compiler.py",
+    "kubeflow/new_data.py",
     "tests/e2e/forked_command.py",
     "tests/e2e/byol_command.py",
 }

@@ -105,6 +105,23 @@ def test_a_schedule_has_seconds_first_runs_one_at_a_time_and_makes_up_for_nothin
     assert not [name for name, task in tasks.items() if task.get("cachingOptions", {}).get("enableCache")]
 
 
+@pytest.mark.parametrize("always", [False, True])
+def test_a_schedule_trains_on_new_data_alone_unless_it_is_told_otherwise(api, always):
+    image = ["--preset", "demo", "--cluster-set", "image=registry.example/byol:1"]
+    ended = command(api, "create", "--cron", "0 3 * * *", *image, *["--always"] * always)
+    assert ended.exit_code == 0, ended.output
+    (sent,) = api.recurring.values()
+    tasks = sent["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"]
+    assert ("new-data" in tasks) is not always
+    conditional = {name for name, task in tasks.items() if "triggerPolicy" in task}
+    first = {name for name, task in tasks.items() if task.get("dependentTasks", []) == ["new-data"]}
+    assert conditional == first
+    if not always:
+        assert {"cifar10-example-gen", "served-model", "import-schema-gen"} <= conditional
+        assert "pusher" not in conditional  # it waits for what is skipped
+        assert {"kept-span", "new-data"} <= set(tasks["data-done"]["dependentTasks"])
+
+
 def test_an_interval_and_a_paused_start(api, compiled):
     made = Server(api.url).schedule(compiled, "hourly", "byol", 3600, enabled=False)
     assert api.recurring[made.identity]["trigger"]["periodic_schedule"]["interval_second"] == 3600
