@@ -26,12 +26,12 @@ from tfx.utils import path_utils
 from components import staging
 from components.data.anomaly_gate import span_of
 from components.data.example_gen import Cifar10ExampleGen
-from components.serving import serving_folder
+from components.serving import candidates, serving_folder
 from components.serving.pusher import Pusher
 from kubeflow import volume
 from kubeflow.config import EVERY, NOTHING, NOW, Decided, KubeflowConfig
 from kubeflow.entrypoint import RESOLVED
-from pipeline import pipeline
+from pipeline import nodes, pipeline
 
 _NOTE = "resolved.json"
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
@@ -146,19 +146,22 @@ def KeptNetworks(  # noqa: N802
 ) -> None:
     """Keeps the networks of a model that was pushed: a push takes the encoder alone, a warm start needs the heads.
 
-    Networks of models that have left the serving folder are removed, so the store is as small as that folder.
+    So are those of a candidate, which a person may push at any time, without another step. Networks of models that have
+    left the serving folder are removed, so the store is as small as that folder.
 
     Args:
         pretrained: what the Pretrainer left in this run.
-        pushed_model: what the Pusher did with the encoder; nothing is kept of one that it did not push.
+        pushed_model: what the Pusher did with the encoder; nothing is kept of one that it refused.
         serving: the folder TensorFlow Serving watches.
         store: folder with one folder for each model in `serving`, named by its digest.
     """
-    if int(pushed_model.get_custom_property("pushed") or 0):
-        keep_networks(
-            pretrained, pushed_model.get_string_custom_property("model_digest"), pathlib.Path(store)
-        )
-    forget_networks((version.digest for version in serving_folder.versions(serving)), pathlib.Path(store))
+    told = pushed_model.get_string_custom_property
+    if int(pushed_model.get_custom_property(nodes.PUSHED) or 0) or told(nodes.CANDIDATE):
+        keep_networks(pretrained, told("model_digest"), pathlib.Path(store))
+    # The candidate is asked for first: approved in between, it is found among the versions.
+    candidate = candidates.waiting(serving)
+    present = {version.digest for version in serving_folder.versions(serving)}
+    forget_networks(present | ({candidate.digest} if candidate else set()), pathlib.Path(store))
 
 
 def chosen_version(serving: str, wanted: str) -> serving_folder.Version | None:

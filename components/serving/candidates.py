@@ -53,6 +53,11 @@ class Candidate:
     record: Mapping[str, Any]
 
     @property
+    def digest(self) -> str:
+        """Of its files, as its version will have."""
+        return self.record["digest"]
+
+    @property
     def run_id(self) -> str | None:
         """The run that made it."""
         return self.record["lineage"].get("run_id")

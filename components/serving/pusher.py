@@ -145,6 +145,8 @@ class Executor(stock_executor.Executor):
             if settings.approval == MANUAL and not _is_served(model, folder):
                 candidate = candidates.hold(model, folder, lineage, **how)
                 pushed_model.set_string_custom_property(CANDIDATE_PROPERTY, candidate.name)
+                # By which what it was pretrained from is found, once it is approved.
+                pushed_model.set_string_custom_property(MODEL_DIGEST_PROPERTY, candidate.digest)
                 self._refuse(
                     pushed_model,
                     f"candidate {candidate.name} waits for approval: `byol approve` or `byol reject`",

@@ -149,6 +149,14 @@ def test_the_page_of_settings_names_every_setting():
     )
 
 
+def test_every_decision_has_its_own_number_which_its_title_says():
+    notes = [page for page in PAGES if page.parent.name == "decisions"]
+    numbers = [page.name[:4] for page in notes]
+    assert sorted(set(numbers)) == sorted(numbers)
+    titles = [page.read_text().split(maxsplit=2)[1] for page in notes]
+    assert [title.strip(".:").zfill(4) for title in titles] == numbers
+
+
 def test_every_page_is_reached_from_another():
     """No page is left where nobody finds it."""
     linked = {

@@ -183,6 +183,7 @@ def test_with_manual_approval_a_blessed_model_waits_and_an_approval_pushes_it(pu
     candidate = candidates.waiting(push.serving)
     assert candidate is not None
     assert held.get_string_custom_property("candidate") == candidate.name
+    assert held.get_string_custom_property("model_digest") == candidate.digest
     assert serving_folder.versions(push.serving) == []
     candidates.approve(push.serving, "ada")
     assert _served(push.serving) == 1.0

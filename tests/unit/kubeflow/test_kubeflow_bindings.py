@@ -12,7 +12,7 @@ from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
 from components.data.anomaly_gate import newest_before
-from components.serving import serving_folder
+from components.serving import candidates, serving_folder
 from kubeflow import bindings, compiler, spec_checks
 
 
@@ -138,16 +138,20 @@ class Installation:
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder, self.serving, self.store = folder, folder / "serving", folder / "networks"
 
-    def run(self, name: str, *, pushed: bool = True, keep_versions: int = 3) -> None:
+    def run(self, name: str, *, pushed: bool = True, held: bool = False, keep_versions: int = 3) -> None:
         pretrained = standard_artifacts.Model()
         pretrained.uri = str(self.folder / "artifacts" / f"pretrained-{name}")
         folder = pathlib.Path(path_utils.serving_model_dir(pretrained.uri))
         folder.mkdir(parents=True)
         (folder / "networks.npz").write_text(f"heads of {name}")
         push = standard_artifacts.PushedModel()
-        push.set_int_custom_property("pushed", int(pushed))
-        if pushed:
-            model = saved_model(self.folder / "artifacts" / f"model-{name}", name)
+        push.set_int_custom_property("pushed", int(pushed and not held))
+        model = saved_model(self.folder / "artifacts" / f"model-{name}", name)
+        if held:  # as the Pusher does with gate.approval=manual
+            candidate = candidates.hold(model, self.serving, {}, retire_after_seconds=0)
+            push.set_string_custom_property("candidate", candidate.name)
+            push.set_string_custom_property("model_digest", candidate.digest)
+        elif pushed:
             publication = serving_folder.publish(
                 model, self.serving, keep_versions=keep_versions, retire_after_seconds=0
             )
@@ -196,6 +200,30 @@ def test_what_was_not_pushed_is_not_kept(tmp_path):
     volume.run("refused", pushed=False)
     assert volume.base("later") == "heads of a"
     assert volume.kept() == 1
+
+
+def test_a_candidate_that_is_approved_later_is_a_base_of_warm_starts(tmp_path):
+    volume = Installation(tmp_path)
+    volume.run("a")
+    volume.run("b", held=True)
+    volume.run("refused", pushed=False)  # a later run leaves what waits
+    assert volume.base("meanwhile") == "heads of a"
+    candidates.approve(volume.serving, "ada", "fine")
+    assert volume.base("approved") == "heads of b"
+    serving_folder.rollback(volume.serving)
+    assert volume.base("after the rollback") == "heads of a"
+
+
+def test_networks_of_a_candidate_that_was_replaced_or_rejected_are_removed(tmp_path):
+    volume = Installation(tmp_path)
+    volume.run("a")
+    volume.run("b", held=True)
+    volume.run("c", held=True)
+    assert volume.kept() == 2
+    candidates.reject(volume.serving, "ada", "cats became dogs")
+    volume.run("refused", pushed=False)
+    assert volume.kept() == 1
+    assert volume.base("later") == "heads of a"
 
 
 def test_networks_go_with_the_version_that_they_are_of(tmp_path):
