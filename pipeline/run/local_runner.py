@@ -16,8 +16,8 @@ from components.serving import candidates, serving_folder
 from components.serving.pusher import CANDIDATE_PROPERTY, OVERTAKEN_PROPERTY
 from components.staging import write_atomically
 from pipeline import console as console_lines
+from pipeline import mounts, pipeline
 from pipeline import nodes as node_names
-from pipeline import pipeline
 from pipeline.beam import beam_args
 from pipeline.config import PipelineConfig
 from pipeline.report.write import track_after_run, write_after_run
@@ -210,6 +210,8 @@ def _follow(
     options: RunOptions | None = None,
 ) -> None:
     check_clock(root.metadata)
+    if warning := mounts.warning(root.metadata):
+        console.print(warning, highlight=False)
     for node in on_disk.forget_what_a_cut_took(root):
         console.print(f"{node} runs again: files that it wrote are gone or cut short.", highlight=False)
     with progress.followed(console, nodes, progress.expected_seconds(root, preset)) as follower:
