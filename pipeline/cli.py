@@ -109,8 +109,9 @@ def run(
     config = _config(preset, assignments or [])
     place = Root(root.absolute())
     _check_training(config)
+    _usable(place, place.check)
     _try_engine(config, place, data)
-    _prepare(place)
+    _usable(place, place.prepare)
     try:
         with place.locked():
             records = _data(preset, data, span, place, config)
@@ -318,9 +319,11 @@ def _try_engine(config: PipelineConfig, place: Root, data: pathlib.Path | None) 
         console.stop("Interrupted. Nothing was written.", INTERRUPTED)
 
 
-def _prepare(place: Root) -> None:
+def _usable(place: Root, check: Callable[[], None]) -> None:
     try:
-        place.prepare()
+        check()
+    except ValueError as error:
+        console.stop(str(error))
     except OSError as error:
         console.stop(f"Cannot write to {place.path}: {_reason(error)}. Choose another --root.")
 

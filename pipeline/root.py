@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import os
 import pathlib
@@ -11,6 +12,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+from pipeline import store_file
 
 if TYPE_CHECKING:
     from components.data.dataset import DataSet
@@ -107,13 +110,29 @@ class Root:
         """Summary of one run."""
         return self.path / "runs" / run_id.replace(":", "-") / "summary.json"
 
+    def check(self) -> None:
+        """Proves, without writing anything, that a run could work here: before anything that takes long.
+
+        Raises:
+            OSError: the folder cannot be written, or its name is one that TFX or Beam would take for something else.
+            ValueError: what ML Metadata keeps there cannot be used.
+        """
+        _check_name(self.path)
+        there = next(place for place in (self.path, *self.path.parents) if place.exists())
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
+        store_file.check(self.metadata)
+
     def prepare(self) -> None:
         """Makes the folder and proves that it can be written.
 
         Raises:
             OSError: when it cannot, or its name is one that TFX or Beam would take for something else.
+            ValueError: as `check`.
         """
-        _check_name(self.path)
+        self.check()
         self.logs.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self.path) as probe:
             probe.write(b"\0" * 4096)

@@ -15,6 +15,8 @@ import ml_metadata as mlmd
 from google.protobuf import json_format
 from ml_metadata.proto import metadata_store_pb2 as mlmd_proto
 
+from pipeline import store_file
+
 LIVE, DELETED = "LIVE", "DELETED"
 COMPLETE, CACHED, FAILED = "COMPLETE", "CACHED", "FAILED"
 # A resolver hands on what others wrote; what it "writes" is not its own.
@@ -136,10 +138,13 @@ def open_store(database: pathlib.Path, writable: bool) -> Any:
     """Opens the MLMD store of a root.
 
     Raises:
-        ValueError: there is none: a store that is opened for writing would be made.
+        ValueError: there is none, for a store that is opened for writing would be made; or it cannot be used.
     """
-    if not database.is_file():
+    if not database.exists():
         raise ValueError(f"There is no {database}; a root has one from its first run on.")
+    store_file.check(database)
+    if not database.stat().st_size:
+        raise ValueError(f"{database} is empty: no run has written to it yet.")
     config = mlmd_proto.ConnectionConfig()
     config.sqlite.filename_uri = str(database)
     modes = mlmd_proto.SqliteMetadataSourceConfig

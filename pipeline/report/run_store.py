@@ -7,6 +7,8 @@ from typing import Any
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2 as mlmd_proto
 
+from pipeline import store_file
+
 _OUTPUTS = (mlmd_proto.Event.OUTPUT, mlmd_proto.Event.DECLARED_OUTPUT)
 _INPUTS = (mlmd_proto.Event.INPUT, mlmd_proto.Event.DECLARED_INPUT)
 
@@ -40,10 +42,11 @@ class StoredRun:
         run_id: TFX's id of the run.
 
     Raises:
-        ValueError: when the store has no such run.
+        ValueError: when the store has no such run, or cannot be used.
     """
 
     def __init__(self, database: pathlib.Path, run_id: str) -> None:
+        store_file.check(database)
         # Without TFX, whose import takes longer than all that is read here.
         config = mlmd_proto.ConnectionConfig()
         config.sqlite.filename_uri = str(database)

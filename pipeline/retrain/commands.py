@@ -247,6 +247,7 @@ def _work(
     from pipeline.retrain import notices, retraining
 
     try:
+        request.root.check()
         check_place()
         request.root.prepare()
         with request.root.locked():

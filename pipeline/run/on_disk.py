@@ -100,7 +100,7 @@ def forget_what_a_cut_took(root: Root) -> list[str]:
     Returns:
         The nodes whose outputs these were, by name; they run again where they are needed.
     """
-    if not root.metadata.exists():
+    if not root.metadata.exists() or not root.metadata.stat().st_size:
         return []
     graph = store_graph.StoreGraph(root.metadata)
     base = root.artifacts.resolve()

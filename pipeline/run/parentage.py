@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 from tfx.components.example_gen.utils import SPAN_PROPERTY_NAME
-from tfx.orchestration import metadata
 from tfx.types import standard_artifacts
 
 from components.serving import serving_folder
+from pipeline.past import store_graph
 
 _OUTPUTS = (metadata_store_pb2.Event.OUTPUT, metadata_store_pb2.Event.DECLARED_OUTPUT)
 _INPUTS = (metadata_store_pb2.Event.INPUT, metadata_store_pb2.Event.DECLARED_INPUT)
@@ -52,7 +52,7 @@ def of_served(serving: pathlib.Path, database: pathlib.Path) -> Parentage | None
     pushed = version.record.get("lineage", {}).get("inputs", {}).get(_MODEL)
     if not pushed or not database.exists():
         raise ValueError(_foreign(version.path))
-    store = mlmd.MetadataStore(metadata.sqlite_metadata_connection_config(str(database)))
+    store = store_graph.open_store(database, writable=True)
     model = _live(store, [int(pushed[0]["id"])])
     if model is None or model.uri != pushed[0]["uri"]:
         raise ValueError(_foreign(version.path))
@@ -76,7 +76,7 @@ def stored_spans(database: pathlib.Path, producer: str) -> set[int]:
     """
     if not database.exists():
         return set()
-    store = mlmd.MetadataStore(metadata.sqlite_metadata_connection_config(str(database)))
+    store = store_graph.open_store(database, writable=True)
     return {
         artifact.custom_properties[SPAN_PROPERTY_NAME].int_value
         for artifact in store.get_artifacts_by_type(standard_artifacts.Examples.TYPE_NAME)

@@ -8,7 +8,6 @@ from typing import Any
 
 import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
-from tfx.orchestration import metadata
 
 from components.gate.verdict import JSON_FILE, Evaluation
 from pipeline import eval_config, pipeline
@@ -32,7 +31,7 @@ class RunRecord:
     """
 
     def __init__(self, database: pathlib.Path) -> None:
-        self._store = mlmd.MetadataStore(metadata.sqlite_metadata_connection_config(str(database)))
+        self._store = store_graph.open_store(database, writable=True)
         runs = self._store.get_contexts_by_type("pipeline_run")
         if not runs:
             raise ValueError(f"{database} holds no run; run the pipeline first.")
@@ -113,9 +112,9 @@ def check_clock(database: pathlib.Path) -> None:
     Raises:
         ValueError: the clock is behind what the store has.
     """
-    if not database.exists():
+    if not database.exists() or not database.stat().st_size:
         return
-    store = mlmd.MetadataStore(metadata.sqlite_metadata_connection_config(str(database)))
+    store = store_graph.open_store(database, writable=True)
     newest = store.get_executions(
         list_options=mlmd.ListOptions(limit=1, order_by=mlmd.OrderByField.CREATE_TIME, is_asc=False)
     )
