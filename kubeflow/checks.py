@@ -56,7 +56,7 @@ def findings(asked: Asked, server: "Server | Finding", with_run: bool, with_node
     Raises:
         ValueError: there is no such context in the kubeconfig.
     """
-    found = [server if isinstance(server, Finding) else of_server(server, asked.namespace)]
+    found = [server if isinstance(server, Finding) else of_server(server, asked.config.pipeline_root)]
     found.append(_image(asked.config))
     kinds = {
         field.name: getattr(asked.config.steps, field.name)
@@ -81,16 +81,16 @@ def findings(asked: Asked, server: "Server | Finding", with_run: bool, with_node
         return [*found, Finding("run", FAILED, str(error).rstrip("."), "what the server says")]
 
 
-def of_server(server: Server, namespace: str) -> Finding:
+def of_server(server: Server, pipeline_root: str) -> Finding:
     """Whether a server is new enough and is asked as it wants to be."""
     try:
-        version, multi_user = server.version, server.multi_user
+        version, multi_user, misplaced = server.version, server.multi_user, server.misplaced(pipeline_root)
     except ServerError as error:
         return Finding("server", FAILED, str(error).rstrip("."), "--host or --token-file")
     said = f"KFP {version or 'of an unknown release'}{', multi-user' if multi_user else ''}"
     match = re.match(r"v?(\d+)\.(\d+)", version)
-    if multi_user and not namespace:
-        return Finding("server", FAILED, said, "--namespace, the profile's")
+    if misplaced:
+        return Finding("server", FAILED, said, misplaced.rstrip("."))
     if match is None:
         return Finding("server", UNKNOWN, said, "compare with 2.5, the oldest that takes the file")
     if (int(match[1]), int(match[2])) < OLDEST:

@@ -143,6 +143,7 @@ def submit(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
     wanted = _wanted(preset, assignments, cluster, cluster_assignments, span, namespace, receiver="server")
     try:
         server = _server(host, namespace, token_file, timeout, authorities)
+        _check_place(server, wanted.cluster)
         compiled = _compiled(wanted)
         run = server.submit(
             compiled, name or f"{preset} {time.strftime('%Y-%m-%d %H:%M:%S')}", experiment, account
@@ -270,6 +271,7 @@ def retrain(  # noqa: PLR0913, PLR0917
         from kubeflow.retrain import Cluster, ServerRuns
 
         server = _server(host, namespace, token_file, timeout, authorities)
+        _check_place(server, target)
         return Cluster(request.root, target, ServerRuns(server, target, experiment, account), 60.0 * wait)
 
     with _failures():
@@ -309,6 +311,7 @@ def create(  # noqa: PLR0913, PLR0917
     wanted = _wanted(preset, assignments, cluster, cluster_assignments, span, namespace, receiver="server")
     try:
         server = _server(host, namespace, token_file, timeout, authorities)
+        _check_place(server, wanted.cluster)
         compiled = _compiled(wanted)
         if not always:
             from kubeflow.new_data import only_new
@@ -536,6 +539,12 @@ def _server(
     from kubeflow.server import Server
 
     return Server(host, namespace, _token(token_file), timeout, authorities)
+
+
+def _check_place(server: "Server", cluster: cluster_config.KubeflowConfig) -> None:
+    """Ends the command where the server would take the run and its steps could not write what they make."""
+    if misplaced := server.misplaced(cluster.pipeline_root):
+        stop(misplaced)
 
 
 def _token(file: pathlib.Path | None) -> str:

@@ -22,6 +22,9 @@ _NO_SUCH_THING = 404
 # The first release that reads `propagation_policy`; older ones ignore it in silence and delete the runs, too
 # (backend/api/v2beta1/recurring_run.proto:232 and apiserver/resource/resource_manager.go:1282 at 2.16.0).
 ORPHANS_SINCE = (2, 16)
+# From this release on a profile's policy in KFP's own store names the folders that it may write to
+# (manifests/kustomize/base/installs/multi-user/pipelines-profile-controller/sync.py:401 at 2.16.1).
+PROFILES_SINCE, PROFILES_BUCKET = (2, 15), "minio://mlpipeline/"
 _ENDED = {"SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"}  # backend/api/v2beta1/run.proto, RuntimeState
 _HINTS = {
     401: "The token is missing or no longer valid: give --token-file.",
@@ -298,6 +301,36 @@ class Server:
         """Whether runs need a namespace."""
         return bool(self._health.get("multi_user"))
 
+    def misplaced(self, pipeline_root: str) -> str:
+        """Why runs may not be made as asked on a multi-user server, in a sentence; "" if they may.
+
+        Raises:
+            ServerError: the server does not say what it is.
+        """
+        if not self.multi_user:
+            return ""
+        if not self._namespace:
+            return f"{self._host} is a multi-user installation: give --namespace, the profile's."
+        key = pipeline_root.removeprefix(PROFILES_BUCKET)
+        allowed = (
+            f"private-artifacts/{self._namespace}/",
+            f"private/{self._namespace}/",
+            "artifacts/",
+            "shared/",
+        )
+        if self._release < PROFILES_SINCE or key == pipeline_root or f"{key}/".startswith(allowed):
+            return ""
+        return (
+            f"From KFP 2.15 on the profile {self._namespace} may not write below {pipeline_root}. Give a pipeline_root "
+            f"below {' or '.join(PROFILES_BUCKET + one for one in allowed)}, or none."
+        )
+
+    @property
+    def _release(self) -> tuple[int, int]:
+        """The first two numbers of the release; zeros if it is not known."""
+        match = re.match(r"v?(\d+)\.(\d+)\.", self.version)
+        return (int(match[1]), int(match[2])) if match else (0, 0)
+
     @functools.cached_property
     def _health(self) -> dict[str, Any]:
         # kfp's model of the answer lacks the release; the server sends it (backend/src/apiserver/main.go:280 at 2.5.0).
@@ -307,8 +340,7 @@ class Server:
     @property
     def orphans(self) -> bool:
         """Whether the server can delete a recurring run and leave its Workflows."""
-        match = re.match(r"v?(\d+)\.(\d+)\.", self.version)
-        return match is not None and (int(match[1]), int(match[2])) >= ORPHANS_SINCE
+        return self._release >= ORPHANS_SINCE
 
     def _delete(self, schedule: Schedule, policy: str) -> None:
         # kfp's client has no argument for the policy, and kfp-server-api only from 2.16 on.

@@ -122,6 +122,42 @@ def test_a_schedule_trains_on_new_data_alone_unless_it_is_told_otherwise(api, al
         assert {"kept-span", "new-data"} <= set(tasks["data-done"]["dependentTasks"])
 
 
+@pytest.mark.parametrize(
+    ("version", "root", "namespace", "said"),
+    [
+        ("2.16.1", "minio://mlpipeline/v2/artifacts/byol", "", "multi-user installation: give --namespace"),
+        ("2.15.0", "minio://mlpipeline/v2/artifacts/mine", "team", "may not write below"),
+        ("2.17.0", "minio://mlpipeline/private-artifacts/other/x", "team", "may not write below"),
+        ("2.17.0", "minio://mlpipeline/private-artifacts/team/x", "team", ""),
+        ("2.17.0", "minio://mlpipeline/shared/x", "team", ""),
+        ("2.17.0", "s3://own-bucket/v2/artifacts/x", "team", ""),
+        ("2.14.0", "minio://mlpipeline/v2/artifacts/mine", "team", ""),
+    ],
+)
+def test_a_profile_that_may_not_write_its_artifacts_is_told_before_a_run_is_made(
+    api, version, root, namespace, said
+):
+    """Its policy: manifests/kustomize/base/installs/multi-user/pipelines-profile-controller/sync.py:401 at 2.16.1."""
+    api.version, api.multi_user = version, True
+    found = Server(api.url, namespace).misplaced(root)
+    assert bool(found) is bool(said)
+    assert said in found
+    api.multi_user = False
+    assert not Server(api.url, namespace).misplaced(root)
+    if said:
+        api.multi_user = True
+        place = ["--namespace", namespace, "--cluster-set", f"pipeline_root={root}"]
+        if root == KubeflowConfig().pipeline_root:
+            place = []
+        image = ["--cluster-set", "image=registry.example/byol:1", "--preset", "demo"]
+        for words in (["submit"], ["schedule", "create", "--cron", "0 3 * * *"]):
+            ended = CliRunner().invoke(commands.app, [*words, "--host", api.url, *image, *place])
+            assert ended.exit_code == 2
+            assert said in " ".join(ended.output.split())
+        assert not api.runs
+        assert not api.recurring
+
+
 def test_an_interval_and_a_paused_start(api, compiled):
     made = Server(api.url).schedule(compiled, "hourly", "byol", 3600, enabled=False)
     assert api.recurring[made.identity]["trigger"]["periodic_schedule"]["interval_second"] == 3600
