@@ -3,7 +3,8 @@
     TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1 python -m benchmarks.operations [--keras]
 
 prints milliseconds a step of each kind, the least of the rounds, for the `cpu` preset's step without augmentation;
-`--keras` takes Keras' own batch norm instead of the fused one.
+`--keras` takes Keras' own batch norm instead of the fused one, `--views` the step with its augmentation, and
+`--set pretraining.precision=mixed_bfloat16` other settings.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import tensorflow as tf
 
 from benchmarks import train
 from pipeline.config import PRESETS
+from trainer import settings
 from trainer.batch_norm import BatchNorm
 
 STEPS, ROUNDS, SHOWN = 2, 5, 25
@@ -46,10 +48,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--keras", action="store_true", help="Keras' own batch norm")
+    parser.add_argument("--views", action="store_true", help="with the augmentation")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="assignments")
     options = parser.parse_args()
+    config = train.settled(settings.override(PRESETS["cpu"], options.assignments))
     patch = unittest.mock.patch.object(BatchNorm, "_can_fuse", return_value=False)
     with patch if options.keras else unittest.mock.MagicMock():
-        run = train.our_contenders(PRESETS["cpu"], STEPS)[train.PLAIN]
+        run = train.our_contenders(config, STEPS)[train.STEP if options.views else train.PLAIN]
         run()  # traces
         rounds = [profiled(run) for _ in range(ROUNDS)]
     least = {kind: min(found[kind] for found in rounds) / STEPS for kind in rounds[0]}

@@ -38,7 +38,7 @@ from keras import ops
 from pipeline.config import PRESETS, PipelineConfig
 from trainer import representations, settings
 from trainer.architecture import EncoderConfig
-from trainer.byol import augmentations, pretraining
+from trainer.byol import augmentations, choice, pretraining
 from trainer.byol.byol import BYOL
 from trainer.byol.config import HeadConfig, PretrainingConfig
 from trainer.byol.pretraining import PretrainingImages
@@ -280,6 +280,7 @@ def main() -> None:
 
 def measure(config: PipelineConfig, steps: int, rounds: int, python: str, skip: Sequence[str] = ()) -> dict:
     """Runs all contenders in turn, prints a table and returns what it holds."""
+    config = settled(config)
     pretrain = config.pretraining
     flops = step_flops(config.encoder, pretrain.head, pretrain.view_1.size)
     peers, about, worker = torch_contenders(config, steps, python)
@@ -317,6 +318,12 @@ def measure(config: PipelineConfig, steps: int, rounds: int, python: str, skip: 
         "times_as_long": {name: round(ratio, 3) for name, ratio in wall.items()},
         "times_the_cpu_time": {name: round(ratio, 3) for name, ratio in cpu.items()},
     }
+
+
+def settled(config: PipelineConfig) -> PipelineConfig:
+    """The same settings with the precision that "auto" means here."""
+    pretraining_ = choice.settled(config.pretraining, keras.backend.backend())
+    return dataclasses.replace(config, pretraining=pretraining_)
 
 
 def device() -> str:

@@ -217,13 +217,15 @@ PRESETS: dict[str, PipelineConfig] = {
     "cpu": PipelineConfig(
         encoder=architecture.RESNET10_NARROW,
         pretraining=PretrainingConfig(
-            epochs=25,
-            batch_size=128,
+            epochs=40,
+            batch_size=256,
             base_tau=0.97,
             head=HeadConfig(hidden_dim=512, output_dim=128),
             optimizer=OptimizerConfig(base_learning_rate=0.4, warmup_steps=200),
             view_1=_SMALL_VIEW,
             view_2=_SMALL_VIEW,
+            precision="auto",
+            monitor_epochs=2,
         ),
         probe=ProbeConfig(),
         gate=GateConfig(

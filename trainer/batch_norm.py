@@ -1,7 +1,6 @@
 """Batch norm by one fused operation where TensorFlow computes without XLA; Keras' own everywhere else."""
 
 import keras
-from keras import ops
 
 from trainer import representations
 
@@ -35,7 +34,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         import tensorflow as tf
 
         normalised = tf.raw_ops.FusedBatchNormV3(
-            x=ops.cast(inputs, "float32"),
+            x=inputs,
             scale=self.gamma,
             offset=self.beta,
             mean=[],
@@ -47,4 +46,4 @@ class BatchNorm(keras.layers.BatchNormalization):
         variance = normalised.batch_variance * ((count - 1.0) / count)
         for moment, value in ((self.moving_mean, normalised.batch_mean), (self.moving_variance, variance)):
             moment.assign(moment * self.momentum + value * (1.0 - self.momentum))
-        return ops.cast(normalised.y, self.compute_dtype)
+        return normalised.y

@@ -7,6 +7,7 @@ from keras import ops
 from trainer import parallel
 from trainer.architecture import EncoderConfig
 from trainer.batch_norm import BatchNorm
+from trainer.convolution import Convolution
 
 # The reference's batch norm (DeepMind byol/configs, solo-learn): Keras' defaults are 0.99 and 1e-3.
 BATCH_NORM_MOMENTUM = 0.9
@@ -78,6 +79,8 @@ def as_float32(network: keras.Model) -> keras.Model:
         config = layer.get_config() | {"dtype": "float32"}
         if isinstance(layer, BatchNorm):
             return keras.layers.BatchNormalization.from_config(config | {"synchronized": False})
+        if isinstance(layer, Convolution):
+            return keras.layers.Conv2D.from_config(config)
         return type(layer).from_config(config)
 
     copy = keras.models.clone_model(network, clone_function=in_float32)
@@ -96,7 +99,7 @@ class _Layers:
         self.precision = precision
 
     def convolution(self, width: int, size: int, stride: int, name: str) -> keras.layers.Layer:
-        return keras.layers.Conv2D(
+        return Convolution(
             width,
             size,
             strides=stride,

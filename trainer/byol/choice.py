@@ -1,5 +1,6 @@
-"""Which engine pretrains, and what this machine cannot train. No Keras, so that a command refuses at once."""
+"""Which engine pretrains, in which precision, and what this machine cannot train. No Keras: a refusal comes at once."""
 
+import dataclasses
 import importlib.metadata
 import importlib.util
 import logging
@@ -13,6 +14,9 @@ from trainer.byol.config import PretrainingConfig
 logger = logging.getLogger("byol.engine")
 # NVIDIA's driver has a folder here for each GPU of the machine.
 _GPUS = pathlib.Path("/proc/driver/nvidia/gpus")
+_PROCESSOR = pathlib.Path("/proc/cpuinfo")
+# Values of ONEDNN_MAX_CPU_ISA that leave it no bfloat16 products on AVX-512 (oneDNN's page "CPU Dispatcher Control").
+_WITHOUT_BFLOAT16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
 
 
 def installed() -> bool:
@@ -50,6 +54,31 @@ def check(config: PretrainingConfig) -> None:
             f"pretraining.devices={config.devices} asks for {devices} devices, and TensorFlow, which trains here, for "
             "one. Give pretraining.engine=jax (with JAX's plugin for them installed), or pretraining.devices=1."
         )
+
+
+def settled(config: PretrainingConfig, backend: str) -> PretrainingConfig:
+    """The same settings with the precision that "auto" means on this machine.
+
+    Args:
+        config: the settings.
+        backend: "tensorflow" or "jax", which trains.
+    """
+    if config.precision != "auto":
+        return config
+    fast = _sees_accelerator() if backend == "jax" else gpus() == 0 and multiplies_bfloat16()
+    return dataclasses.replace(config, precision="mixed_bfloat16" if fast else "float32")
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether TensorFlow's products of bfloat16 numbers are instructions of this processor: it has AVX512-BF16, and
+    neither oneDNN nor its use is held back by the environment (ONEDNN_MAX_CPU_ISA, TF_ENABLE_ONEDNN_OPTS).
+    """
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in _WITHOUT_BFLOAT16:
+        return False
+    if os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") == "0" or not _PROCESSOR.exists():
+        return False
+    flags = (line for line in _PROCESSOR.read_text().splitlines() if line.startswith("flags"))
+    return "avx512_bf16" in next(flags, "").split()
 
 
 def gpus() -> int:

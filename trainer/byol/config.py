@@ -78,7 +78,8 @@ ENGINES = ("auto", "tensorflow", "jax")
 OPTIMIZERS = ("sgd", "adamw", "lars")
 # How learning rate and tau go on: by a cosine to 0 and to 1 (the paper), or as they begin.
 SCHEDULES = ("cosine", "constant")
-PRECISIONS = ("float32", "mixed_bfloat16")
+# "auto" is bfloat16 where the device multiplies it faster.
+PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 # What a pretraining takes over from an earlier one (docs/decisions/0062-warm-start.md).
 WARM_STARTS = ("never", "encoder", "full")
 
@@ -136,7 +137,8 @@ class PretrainingConfig:
         monitor_images: held-out training images used by the monitors; 0 turns them off.
         monitor_epochs: the monitors measure after every so many epochs, and after the last one.
         precision: of the networks' products: "float32", or "mixed_bfloat16" with variables, batch-norm statistics,
-            loss, optimizer and EMA in float32.
+            loss, optimizer and EMA in float32; "auto" is "mixed_bfloat16" on a processor with AVX512-BF16 and on what
+            JAX calls a GPU or a TPU, else "float32". What is probed and pushed is float32 in any case.
         steps_per_execution: updates in one call of the compiled step; changes no result. Progress, checkpoints and
             the watch for NaN come once a call. On GPUs and TPUs with JAX they are one program: an epoch's updates,
             97 for CIFAR-10 in batches of 512, make it the whole epoch.

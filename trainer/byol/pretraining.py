@@ -15,7 +15,7 @@ import numpy as np
 
 from trainer import networks, parallel, representations
 from trainer.architecture import EncoderConfig
-from trainer.byol import jax_epoch, monitors, schedules
+from trainer.byol import choice, jax_epoch, monitors, schedules
 from trainer.byol.byol import BYOL
 from trainer.byol.checkpoint import CheckpointFolder, Position
 from trainer.byol.config import PretrainingConfig
@@ -163,6 +163,7 @@ def pretrain(
         monitors.CollapseError: as soon as a step's loss is NaN or an epoch shows collapse.
         ValueError: when `start` is of other networks.
     """
+    config = choice.settled(config, keras.backend.backend())
     identity = _identity(config, encoder, data, start)
     folder = CheckpointFolder(checkpoints / identity[:16], identity, config.checkpoints_kept)
     with parallel.divided(config.devices, config.batch_size) as scope:

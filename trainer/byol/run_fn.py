@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import pathlib
 import shutil
 import tempfile
@@ -27,6 +28,7 @@ HISTORY_FILE = "history.csv"
 EVENTS_FOLDER = "tensorboard"
 # The bank of the kNN monitor, in multiples of its queries.
 BANK_PER_QUERY = 5
+logger = logging.getLogger("byol.pretraining")
 OnEpoch = Callable[[dict[str, float]], None]
 
 
@@ -74,6 +76,8 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
     config = settings.from_dict(PretrainingConfig, fn_args.custom_config["pretraining"], "pretraining.")
     encoder = settings.from_dict(EncoderConfig, fn_args.custom_config["encoder"], "encoder.")
     chosen = choice.choose(config.engine)
+    config = choice.settled(config, chosen)
+    logger.info("Pretraining by %s, its products in %s.", chosen, config.precision)
     described = dataset.from_json(fn_args.custom_config.get("data_set", ""))
     split = input_pipeline.open_split(
         fn_args.train_files, fn_args.custom_config["memory_images"], described.shape
@@ -107,6 +111,7 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
     record = {
         "epochs": history,
         "backend": "jax" if chosen == "jax" else keras.backend.backend(),
+        "precision": config.precision,
         "images": len(data),
         "labelled": int((split.rows.labels != dataset.UNLABELLED).sum()),
         "digest": split.rows.digest,

@@ -110,3 +110,54 @@ def test_a_command_ends_with_status_2_before_it_writes(gpus, monkeypatch, tmp_pa
     assert done.exit_code == 2
     assert words in " ".join((done.output + done.stderr).split())
     assert not root.exists()
+
+
+@pytest.fixture
+def processor(monkeypatch, tmp_path_factory, gpus):
+    """Makes a machine without GPUs whose processor has these flags."""
+
+    def make(flags):
+        gpus(0)
+        file = tmp_path_factory.mktemp("processor") / "cpuinfo"
+        file.write_text(f"processor\t: 0\nflags\t\t: fpu {flags} sse\n\nprocessor\t: 1\nflags\t\t: fpu\n")
+        monkeypatch.setattr(choice, "_PROCESSOR", file)
+        for name in ("ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS"):
+            monkeypatch.delenv(name, raising=False)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("flags", "masked", "expected"),
+    [
+        ("avx512f avx512_bf16", {}, "mixed_bfloat16"),
+        ("avx512f avx512_bf16 amx_bf16", {"ONEDNN_MAX_CPU_ISA": "avx512_core_amx"}, "mixed_bfloat16"),
+        ("avx512f avx512_bf16", {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}, "float32"),
+        ("avx512f avx512_bf16", {"TF_ENABLE_ONEDNN_OPTS": "0"}, "float32"),
+        ("avx512f avx512_bf16_other", {}, "float32"),
+        ("asimd bf16", {}, "float32"),
+    ],
+)
+def test_auto_is_bfloat16_where_the_processor_multiplies_it(processor, monkeypatch, flags, masked, expected):
+    processor(flags)
+    for name, value in masked.items():
+        monkeypatch.setenv(name, value)
+    settled = choice.settled(PretrainingConfig(precision="auto"), "tensorflow")
+    assert settled == PretrainingConfig(precision=expected)
+    for asked in ("float32", "mixed_bfloat16"):
+        assert choice.settled(PretrainingConfig(precision=asked), "tensorflow").precision == asked
+
+
+def test_auto_on_a_machine_without_such_a_list_is_float32(processor, monkeypatch, tmp_path):
+    processor("avx512_bf16")
+    monkeypatch.setattr(choice, "_PROCESSOR", tmp_path / "none")
+    assert choice.settled(PretrainingConfig(precision="auto"), "tensorflow").precision == "float32"
+
+
+def test_auto_asks_the_device_and_not_the_processor_where_there_is_one(processor, gpus, monkeypatch):
+    processor("avx512_bf16")
+    gpus(1)
+    assert choice.settled(PretrainingConfig(precision="auto"), "tensorflow").precision == "float32"
+    for accelerator, expected in ((True, "mixed_bfloat16"), (False, "float32")):
+        monkeypatch.setattr(choice, "_sees_accelerator", lambda accelerator=accelerator: accelerator)
+        assert choice.settled(PretrainingConfig(precision="auto"), "jax").precision == expected

@@ -25,7 +25,11 @@ from trainer.probe.config import ProbeConfig
         (PretrainingConfig, {"epochs": 0}, "at least 1 epoch"),
         (PretrainingConfig, {"batch_size": 1}, "batches of 2, for batch norm"),
         (PretrainingConfig, {"base_tau": 1.1}, "base_tau is 0 to 1; received 1.1"),
-        (PretrainingConfig, {"precision": "float16"}, "one of float32, mixed_bfloat16; received 'float16'"),
+        (
+            PretrainingConfig,
+            {"precision": "float16"},
+            "one of auto, float32, mixed_bfloat16; received 'float16'",
+        ),
         (PretrainingConfig, {"checkpoint_minutes": -1.0}, "at least 0; received checkpoint_minutes=-1.0"),
         (PretrainingConfig, {"checkpoints_kept": 0}, "at least 1, devices at least 0; received 0, 1 and 1"),
         (PretrainingConfig, {"steps_per_execution": 0}, "received 2, 0 and 1"),
