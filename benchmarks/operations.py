@@ -3,22 +3,21 @@
     TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1 python -m benchmarks.operations [--keras]
 
 prints milliseconds a step of each kind, the least of the rounds, for the `cpu` preset's step without augmentation;
-`--keras` takes Keras' own batch norm instead of the fused one, `--views` the step with its augmentation, and
+`--keras` takes Keras' own batch norm and convolution instead of ours, `--views` the step with its augmentation, and
 `--set pretraining.precision=mixed_bfloat16` other settings.
 """
 
 import argparse
 import collections
+import contextlib
 import pathlib
 import tempfile
-import unittest.mock
 
 import tensorflow as tf
 
 from benchmarks import train
 from pipeline.config import PRESETS
 from trainer import settings
-from trainer.batch_norm import BatchNorm
 
 STEPS, ROUNDS, SHOWN = 2, 5, 25
 
@@ -47,13 +46,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--keras", action="store_true", help="Keras' own batch norm")
+    parser.add_argument("--keras", action="store_true", help="Keras' own batch norm and convolution")
     parser.add_argument("--views", action="store_true", help="with the augmentation")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="assignments")
     options = parser.parse_args()
     config = train.settled(settings.override(PRESETS["cpu"], options.assignments))
-    patch = unittest.mock.patch.object(BatchNorm, "_can_fuse", return_value=False)
-    with patch if options.keras else unittest.mock.MagicMock():
+    with train.keras_layers() if options.keras else contextlib.nullcontext():
         run = train.our_contenders(config, STEPS)[train.STEP if options.views else train.PLAIN]
         run()  # traces
         rounds = [profiled(run) for _ in range(ROUNDS)]

@@ -28,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import unittest.mock
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, cast
 
@@ -38,10 +39,12 @@ from keras import ops
 from pipeline.config import PRESETS, PipelineConfig
 from trainer import representations, settings
 from trainer.architecture import EncoderConfig
+from trainer.batch_norm import BatchNorm
 from trainer.byol import augmentations, choice, pretraining
 from trainer.byol.byol import BYOL
 from trainer.byol.config import HeadConfig, PretrainingConfig
 from trainer.byol.pretraining import PretrainingImages
+from trainer.convolution import Convolution
 
 # Wall time and CPU time of the process that computes.
 Seconds = tuple[float, float]
@@ -211,7 +214,19 @@ def our_contenders(config: PipelineConfig, steps: int) -> dict[str, Callable[[],
         xla = not representations.compiles_with_xla()
         other.compile(optimizer=other.optimizer, jit_compile=xla, steps_per_execution=few.steps_per_execution)
         found[OTHER + ("with XLA" if xla else "without XLA")] = _fit(other, images, few)
+        with_keras = _fit(pretraining.build_model(few, config.encoder, data), images, few)
+        found[OTHER + "Keras' own layers"] = keras_layers()(with_keras)
     return found
+
+
+@contextlib.contextmanager
+def keras_layers() -> Iterator[None]:
+    """Models traced inside run Keras' own batch norm and convolution instead of ours."""
+    with (
+        unittest.mock.patch.object(BatchNorm, "_can_fuse", return_value=False),
+        unittest.mock.patch.object(Convolution, "_is_small", return_value=False),
+    ):
+        yield
 
 
 def _fit(model: BYOL, images: np.ndarray, config: PretrainingConfig) -> Callable[[], Seconds]:

@@ -185,6 +185,18 @@ class PipelineConfig:
 # (docs/results/cifar10-cpu.md).
 _SMALL_VIEW = ViewConfig(size=24, minimum_area=0.2)
 
+# Real CIFAR-10 on a CPU: three and a half points below what was measured (docs/results/cifar10-cpu.md).
+_CPU_GATE = GateConfig(
+    minimum_accuracy=0.55,
+    class_floors=(0.25,),
+    minimum_gain=0.05,
+    maximum_regression=0.01,
+    minimum_corrupted_accuracy=0.35,
+    minimum_worst_corrupted_accuracy=0.2,
+    minimum_label_agreement=0.3,
+    minimum_test_images=10_000,
+)
+
 PRESETS: dict[str, PipelineConfig] = {
     # The embedded data set on two CPU cores; docs/results/demo.md has minutes and accuracy.
     "demo": PipelineConfig(
@@ -228,16 +240,25 @@ PRESETS: dict[str, PipelineConfig] = {
             monitor_epochs=2,
         ),
         probe=ProbeConfig(),
-        gate=GateConfig(
-            minimum_accuracy=0.55,
-            class_floors=(0.25,),
-            minimum_gain=0.05,
-            maximum_regression=0.01,
-            minimum_corrupted_accuracy=0.35,
-            minimum_worst_corrupted_accuracy=0.2,
-            minimum_label_agreement=0.3,
-            minimum_test_images=10_000,
+        gate=_CPU_GATE,
+    ),
+    # The same for a night: a network of twice the work an image, at most eight hours by its own estimate where the
+    # processor multiplies bfloat16. Not run to its end yet: its floors are those of `cpu`.
+    "cpu-night": PipelineConfig(
+        encoder=architecture.RESNET10,
+        pretraining=PretrainingConfig(
+            epochs=300,
+            batch_size=256,
+            base_tau=0.98,
+            head=HeadConfig(hidden_dim=1024, output_dim=256),
+            optimizer=OptimizerConfig(base_learning_rate=0.4, warmup_steps=500),
+            view_1=_SMALL_VIEW,
+            view_2=_SMALL_VIEW,
+            precision="auto",
+            monitor_epochs=10,
         ),
+        probe=ProbeConfig(),
+        gate=_CPU_GATE,
     ),
     # Real CIFAR-10, ResNet-18, one GPU. Heads, views, warm-up and tau of solo-learn's cifar/byol.yaml, and the SGD of
     # lightly's cifar10_benchmark.py: 0.06 for a batch of 128, momentum 0.9, decay 5e-4. Its loss is a quarter of ours,

@@ -32,4 +32,5 @@ class EncoderConfig:
 RESNET18 = EncoderConfig(widths=(64, 128, 256, 512), blocks=(2, 2, 2, 2))
 # What a linear probe reads is 512 numbers, which at 2x2 pixels cost little.
 RESNET10_NARROW = EncoderConfig(widths=(48, 96, 192, 512), blocks=(1, 1, 1, 1), stem_stride=2)
+RESNET10 = EncoderConfig(widths=(64, 128, 256, 512), blocks=(1, 1, 1, 1), stem_stride=2)
 RESNET8_TINY = EncoderConfig(widths=(32, 64, 128), blocks=(1, 1, 1), stem_stride=2)

@@ -43,7 +43,9 @@ def test_the_benchmark_runs_and_says_why_pytorch_is_missing(monkeypatch, capsys)
     config = dataclasses.replace(PRESETS["demo"], encoder=TINY, pretraining=SETTINGS)
     monkeypatch.setitem(PRESETS, "demo", config)
     arguments = ["train", "--preset", "demo", "--steps", "2", "--rounds", "2"]
-    monkeypatch.setattr(sys, "argv", [*arguments, "--torch", "/no/such/python", "--skip", "XLA"])
+    monkeypatch.setattr(
+        sys, "argv", [*arguments, "--torch", "/no/such/python", "--skip", "XLA", "--skip", "Keras"]
+    )
     train.main()
     lines = capsys.readouterr().out.splitlines()
     assert any("PyTorch skipped: /no/such/python" in line and "--torch" in line for line in lines)

@@ -16,7 +16,7 @@ from keras import ops
 
 from tests.unit.trainer import reference
 from tests.unit.trainer.conftest import SETTINGS, TINY
-from trainer.byol import checkpoint, monitors, pretraining
+from trainer.byol import checkpoint, choice, monitors, pretraining
 from trainer.byol.byol import BYOL
 from trainer.byol.checkpoint import CheckpointFolder, Position
 from trainer.byol.config import OptimizerConfig
@@ -118,6 +118,32 @@ def test_several_steps_a_call_end_in_the_same_bits_and_resume_between_calls(
     for one, other in zip(untimed(result.history), untimed(uninterrupted[1]), strict=True):
         assert one.pop("loss") == pytest.approx(other.pop("loss"), rel=1e-6)
         assert one == other
+
+
+def test_auto_is_settled_before_the_training_and_a_bfloat16_one_resumes_to_the_same_bits(
+    data, tmp_path, monkeypatch
+):
+    auto = dataclasses.replace(ALWAYS, precision="auto", epochs=1)
+    monkeypatch.setattr(choice, "multiplies_bfloat16", lambda: True)
+    plain, count = CheckpointFolder.save, iter(range(1, 1000))
+
+    def save(self, *arguments):
+        plain(self, *arguments)
+        if next(count) == 2:
+            shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointFolder, "save", save)
+        whole = pretrain(auto, TINY, data, None, tmp_path / "whole")
+    assert {layer.compute_dtype for layer in whole.model.online_encoder.layers if "conv" in layer.name} == {
+        "bfloat16"
+    }
+    assert {layer.compute_dtype for layer in whole.encoder().layers} == {"float32"}
+    resumed = pretrain(
+        dataclasses.replace(auto, precision="mixed_bfloat16"), TINY, data, None, tmp_path / "killed"
+    )
+    assert_same_state(state(resumed.model), state(whole.model))
+    assert len(list((tmp_path / "killed").iterdir())) == 1  # the same training, not another one beside it
 
 
 def test_the_progress_counts_steps_not_calls():
