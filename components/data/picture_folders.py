@@ -72,7 +72,7 @@ def _in_folder(folder: pathlib.Path, split: str | None) -> Iterator[Found]:
         if path.is_file():
             yield Found(path, None, split)
             continue
-        files = list(_below(path))
+        files = list(files_below(path))
         if not files:
             raise ValueError(f"The folder {path} holds no picture. Put some in, or remove it.")
         label = None if path.name.lower() in UNLABELLED_FOLDERS else path.name
@@ -129,10 +129,11 @@ def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
     )
 
 
-def _below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+def files_below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Every file in a folder and its folders, in order of name, but hidden ones and those of file managers."""
     for path in _entries(folder):
         if path.is_dir():
             if not path.is_symlink():  # a link may lead back to where it lies
-                yield from _below(path)
+                yield from files_below(path)
         else:
             yield path

@@ -23,6 +23,7 @@ if typing.TYPE_CHECKING:
     from pipeline.use.encoder import Encoder
 
 _FAILED = 1
+_SHOWN = 5
 _BATCH = 256
 _SERVER = "tensorflow_model_server"
 _HOST = "127.0.0.1"
@@ -46,7 +47,7 @@ def register(app: typer.Typer, data_app: typer.Typer) -> None:
 
 def embed(
     images: Annotated[
-        list[pathlib.Path], typer.Argument(help="PNG and JPEG files, and folders looked through for them.")
+        list[pathlib.Path], typer.Argument(help="Pictures, and folders looked through for them.")
     ],
     out: Annotated[pathlib.Path, typer.Option(help="File to write: .parquet or .npz.")],
     root: RootOption = None,
@@ -60,8 +61,7 @@ def embed(
 
     try:
         embeddings.check_suffix(out)
-        files = embeddings.image_files(images)
-        embeddings.check_pictures(files)
+        files, others = embeddings.image_files(images)
         table, broken = _embed_files(_load(root, model), files)
         for file, reason in broken.items():
             typer.echo(f"Left out: {file}: {reason}.", err=True)
@@ -70,13 +70,16 @@ def embed(
         _save(table, out)
     except (ValueError, OSError) as error:
         stop(str(error))
+    if others:
+        shown = ", ".join(map(str, others[:_SHOWN])) + (", ..." if len(others) > _SHOWN else "")
+        typer.echo(f"Left out, being no pictures ({len(others)}): {shown}.", err=True)
     typer.echo(f"Wrote {len(table.names)} embeddings of {table.vectors.shape[1]} numbers to {out}.")
     if broken:
         stop(f"{len(broken)} of {len(files)} images were left out; they are named above.", _FAILED)
 
 
 def search(
-    image: Annotated[pathlib.Path, typer.Argument(help="The image whose like is looked for: PNG or JPEG.")],
+    image: Annotated[pathlib.Path, typer.Argument(help="The picture whose like is looked for.")],
     source: Annotated[pathlib.Path, typer.Option("--in", help="What `byol embed` wrote: .parquet or .npz.")],
     k: Annotated[int, typer.Option("-k", min=1, help="How many images to list.")] = 5,
     root: RootOption = None,

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from components.data import picture_folders, pictures
 from components.staging import written_whole
 
 SUFFIXES = (".parquet", ".npz")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-_IMAGES = "PNG or JPEG"
-_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+_KINDS = ", ".join(pictures.FORMATS)
 _KEYS = ("names", "vectors", "model", "digest")
 _METADATA = b"byol"
 
@@ -43,47 +42,36 @@ class Neighbor:
     cosine: float
 
 
-def image_files(paths: list[pathlib.Path]) -> list[pathlib.Path]:
-    """The files named, and every PNG and JPEG file below the folders named, each once, folders in order of name.
+def image_files(paths: list[pathlib.Path]) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
+    """The files named and every picture below the folders named, each once, folders in order of name; and the files
+    below them that are none, by what they begin with. Hidden files and those of file managers are left alone.
 
     Raises:
-        ValueError: a path that does not exist, or no image at all.
+        ValueError: a path that does not exist, or no picture at all: before TensorFlow is loaded to find that out.
     """
     found: dict[pathlib.Path, None] = {}
+    others: dict[pathlib.Path, None] = {}
     for path in paths:
         if path.is_dir():
-            found |= dict.fromkeys(
-                sorted(
-                    file
-                    for file in path.rglob("*")
-                    if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
-                )
-            )
+            for file in picture_folders.files_below(path):
+                (found if pictures.is_picture(file) else others)[file] = None
         elif path.exists():
             found[path] = None
         else:
-            raise ValueError(f"There is no {path}; give image files, or folders with {_IMAGES} files.")
+            raise ValueError(f"There is no {path}; give pictures ({_KINDS}), or folders of them.")
     if not found:
-        raise ValueError(f"There is no {_IMAGES} file in {', '.join(map(str, paths))}.")
-    return list(found)
-
-
-def is_picture(path: pathlib.Path) -> bool:
-    """Whether a file begins as PNG and JPEG files do; a file that cannot be read is none."""
-    try:
-        with path.open("rb") as file:
-            return file.read(max(map(len, _STARTS))).startswith(_STARTS)
-    except OSError:
-        return False
+        raise ValueError(f"There is no picture ({_KINDS}) in {', '.join(map(str, paths))}.")
+    check_pictures(list(found))
+    return list(found), list(others)
 
 
 def check_pictures(paths: list[pathlib.Path]) -> None:
     """Raises ValueError when none of the files is a picture: before TensorFlow is loaded to find that out."""
-    if not any(map(is_picture, paths)):
+    if not any(map(pictures.is_picture, paths)):
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
         verb = "are" if more else "is"
         raise ValueError(
-            f"{paths[0]}{more} {verb} no {_IMAGES} file, by what it begins with. Convert it first."
+            f"{paths[0]}{more} {verb} no picture that is read ({_KINDS}), by what it begins with. Convert it first."
         )
 
 

@@ -5,11 +5,11 @@
     encoder = load_encoder("runs/demo")
     vectors = encoder(["cat.png", "dog.jpg"])  # [2, d] float32
 
-What answers is the pushed SavedModel itself, so a number here is the number that a server gives.
+Pictures are read as `byol data import` reads them; what answers is the pushed SavedModel itself.
 """
 
+import concurrent.futures
 import dataclasses
-import io
 import os
 import pathlib
 import typing
@@ -18,6 +18,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from components.data import pictures
 from components.serving import serving_folder
 
 if typing.TYPE_CHECKING:
@@ -25,8 +26,6 @@ if typing.TYPE_CHECKING:
 
 _SERVING = "serving"
 _EMBEDDING = "embedding"
-# A photograph is a few MiB; what is larger is not read into memory to be refused there.
-MAX_FILE_BYTES = 64 * 1024 * 1024
 
 Image: TypeAlias = bytes | str | os.PathLike[str]
 
@@ -65,11 +64,12 @@ class Encoder:
         """Embeds images.
 
         Args:
-            images: uint8 `[n, height, width, 3]`, or a sequence of PNG or JPEG files: paths, or their bytes.
+            images: uint8 `[n, height, width, 3]`, or a sequence of pictures, as `byol data import` takes them: paths,
+                or their bytes.
 
         Returns:
             [n, d] float32, a row an image. Images of another size than the encoder's are cut around their centre
-            to its proportions and resized, as the served model does it.
+            to its proportions and resized.
 
         Raises:
             ValueError: an array of another kind, or an image that cannot be read; it names the image.
@@ -85,18 +85,20 @@ class Encoder:
 
     def embed(self, images: Sequence[Image]) -> Embedded:
         """Embeds those of the images that can be read and tells of the others; arguments as in `__call__`."""
-        encoded: dict[int, bytes] = {}
+        height, width, _ = self.image_shape
         broken: dict[int, str] = {}
-        for place, image in enumerate(images):
-            try:
-                encoded[place] = image if isinstance(image, bytes) else read_file(pathlib.Path(image))
-            except (OSError, ValueError) as error:
-                broken[place] = str(error)
-        vectors = self._embed_encoded(encoded, broken)
-        kept = sorted(vectors)
-        rows = [vectors[place] for place in kept]
-        stacked = np.stack(rows) if rows else np.zeros((0, self.dimension), np.float32)
-        return Embedded(stacked, np.array(kept, np.int64), dict(sorted(broken.items())))
+        kept: list[int] = []
+        read: list[np.ndarray] = []
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            for place, found in enumerate(pool.map(lambda image: _read(image, height, width), images)):
+                if isinstance(found, str):
+                    broken[place] = found
+                else:
+                    kept.append(place)
+                    read.append(found)
+        pixels = np.stack(read) if read else np.zeros((0, *self.image_shape), np.uint8)
+        vectors = self._embed_array(pixels)
+        return Embedded(vectors, np.array(kept, np.int64), broken)
 
     def _embed_array(self, images: np.ndarray) -> np.ndarray:
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
@@ -104,35 +106,12 @@ class Encoder:
                 f"Expected uint8 images [n, height, width, 3], received {images.dtype} {list(images.shape)}. "
                 "Multiply floats in [0, 1] by 255 and round; give one image as images[None]."
             )
-        if images.shape[1:] == self.image_shape:
-            return self._model.call("embed_pixels", {"pixels": images})[_EMBEDDING]
-        return self([_png(image) for image in images])
-
-    def _embed_encoded(self, encoded: Mapping[int, bytes], broken: dict[int, str]) -> dict[int, np.ndarray]:
-        """Row by place. One bad image fails a whole call of the graph, so a failing half is halved again."""
-        from pipeline.use.served_model import RejectedInputError
-
-        if not encoded:
-            return {}
-        places = list(encoded)
-        values = np.array([encoded[place] for place in places], dtype=object)
-        try:
-            return dict(
-                zip(
-                    places,
-                    self._model.call("serving_default", {"image_bytes": values})[_EMBEDDING],
-                    strict=True,
-                )
-            )
-        except RejectedInputError as error:
-            if len(places) == 1:
-                broken[places[0]] = str(error)
-                return {}
-        half = len(places) // 2
-        vectors: dict[int, np.ndarray] = {}
-        for part in (places[:half], places[half:]):
-            vectors |= self._embed_encoded({place: encoded[place] for place in part}, broken)
-        return vectors
+        if not len(images):
+            return np.zeros((0, self.dimension), np.float32)
+        if images.shape[1:] != self.image_shape:
+            height, width, _ = self.image_shape
+            images = np.stack([pictures.fit_pixels(image, height, width) for image in images])
+        return self._model.call("embed_pixels", {"pixels": images})[_EMBEDDING]
 
 
 def load_encoder(path: str | os.PathLike[str]) -> Encoder:
@@ -173,24 +152,10 @@ def find_version(path: str | os.PathLike[str]) -> pathlib.Path:
     return complete[-1]
 
 
-def read_file(path: pathlib.Path) -> bytes:
-    """The bytes of an image file.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is no regular file, or larger than any image here may be.
-    """
-    if not path.is_file():
-        raise ValueError("there is no such file")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise ValueError(f"the file has {path.stat().st_size} bytes, at most {MAX_FILE_BYTES} are read")
-    return path.read_bytes()
-
-
-def _png(image: np.ndarray) -> bytes:
-    """uint8 [height, width, 3] -> the bytes of a PNG file."""
-    from PIL import Image as PillowImage
-
-    file = io.BytesIO()
-    PillowImage.fromarray(image).save(file, "PNG")
-    return file.getvalue()
+def _read(image: Image, height: int, width: int) -> np.ndarray | str:
+    """uint8 [height, width, 3], or why there is none."""
+    try:
+        source = image if isinstance(image, bytes) else pathlib.Path(image)
+        return pictures.read_picture(source, height, width)
+    except (OSError, ValueError) as error:
+        return str(error)

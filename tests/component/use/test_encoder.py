@@ -8,11 +8,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from components.data.pictures import MAX_FILE_BYTES
 from components.serving.serving_requests import png_bomb
 from pipeline import cli, load_encoder
 from pipeline.use import commands as use_commands
 from pipeline.use import embeddings
-from pipeline.use.encoder import MAX_FILE_BYTES, find_version
+from pipeline.use.encoder import find_version
 from tests.component import tiny_served
 
 
@@ -93,9 +94,9 @@ def test_hostile_images_are_told_apart_from_good_ones(pushed, images, tmp_path):
     result = encoder.embed(given)
     assert result.kept.tolist() == [0, 8]
     assert sorted(result.broken) == [1, 2, 3, 4, 5, 6, 7]
-    assert "other bytes of length 4" in result.broken[2]
-    assert "Invalid PNG data" in result.broken[3]
-    assert "too many pixels: 20000 x 20000" in result.broken[4]
+    assert "no picture of a kind that is read" in result.broken[2]
+    assert "damaged: " in result.broken[3]
+    assert "20000x20000 are more than" in result.broken[4]
     assert "no such file" in result.broken[5]
     assert str(MAX_FILE_BYTES) in result.broken[7]
     expected = tiny_served.keras_embedding(keras_encoder, images[[0, 2]])
@@ -113,7 +114,8 @@ def folder(images, tmp_path_factory):
         place.mkdir(exist_ok=True)
         (place / f"{number}.png").write_bytes(_png(images[number]))
     (folder / "b" / "broken.JPG").write_bytes(b"\xff\xd8\xff no image")
-    (folder / "notes.txt").write_text("not looked at")
+    (folder / "notes.txt").write_text("no picture, and named as such")
+    (folder / ".hidden.png").write_bytes(_png(images[9]))
     return folder
 
 
@@ -125,6 +127,7 @@ def test_embed_and_search_commands(pushed, images, folder, tmp_path, suffix):
     assert result.exit_code == 1
     assert "broken.JPG" in result.output
     assert "1 of 7 images were left out" in result.output
+    assert f"Left out, being no pictures (1): {folder / 'notes.txt'}." in result.output
     table = embeddings.load(out)
     names = [str(folder / ("a" if i < 3 else "b") / f"{i}.png") for i in range(6)]
     assert list(table.names) == names
@@ -160,7 +163,7 @@ def test_embed_and_search_commands(pushed, images, folder, tmp_path, suffix):
         (["embed", "IMAGES", "--root", "ROOT", "--model", "ROOT", "--out", "x.npz"], "either --root"),
         (
             ["embed", "IMAGES/notes.txt", "--root", "ROOT", "--out", "x.npz"],
-            "notes.txt is no PNG or JPEG file",
+            "notes.txt is no picture that is read",
         ),
         (["embed", "nowhere", "--root", "ROOT", "--out", "x.npz"], "There is no nowhere"),
         (["embed", "IMAGES", "--model", "IMAGES", "--out", "x.npz"], "`byol run` pushes one"),

@@ -105,7 +105,47 @@ def test_a_truncated_picture_is_damaged(tmp_path):
         pictures.read_picture(tmp_path / "x.png", 8, 8)
 
 
-def test_too_many_pixels_are_refused_by_the_header(tmp_path, monkeypatch):
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 599)
-    with pytest.raises(pictures.PictureError, match="30x20 are more than 599 pixels"):
-        _read(tmp_path, Image.fromarray(RED_LEFT))
+def _encoded(picture, kind, **how):
+    file = io.BytesIO()
+    picture.save(file, kind, **how)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(("kind", "how"), [("PNG", {}), ("JPEG", {"progressive": True})])
+def test_too_many_pixels_are_refused_by_the_header(kind, how):
+    data = _encoded(Image.new("RGB", (400, 300)), kind, **how)
+    assert pictures.read_picture(data, 2, 2, most_pixels=120_000).shape == (2, 2, 3)
+    with pytest.raises(pictures.PictureError, match="400x300 are more than 119999 pixels"):
+        pictures.read_picture(data, 2, 2, most_pixels=119_999)
+
+
+def test_a_large_jpeg_is_decoded_at_a_reduced_scale_instead_of_refused():
+    """Of 200 megapixels, as telephones take them, an eighth of each side is decoded."""
+    data = _encoded(Image.new("RGB", (16_320, 12_240), (10, 200, 30)), "JPEG")
+    read = pictures.read_picture(data, 32, 32, most_pixels=4_000_000)
+    np.testing.assert_allclose(read.reshape(-1, 3), np.tile([10, 200, 30], (1024, 1)), atol=3)
+
+
+def test_scans_are_counted_in_the_picture_alone():
+    """A video behind it holds the marker's two bytes by chance, once in 64 KiB."""
+    plain = _encoded(Image.fromarray(RED_LEFT), "JPEG", exif=b"Exif\0\0" + b"\xff\xda\xff\xd9" * 50)
+    assert pictures._scans(plain + b"\xff\xda" * 100) == 1
+    assert pictures.read_picture(plain + b"\xff\xda" * 100, 20, 30).shape == (20, 30, 3)
+    several = _encoded(Image.fromarray(RED_LEFT), "JPEG", progressive=True)
+    found = pictures._scans(several)
+    assert found > 3
+    last = several.rindex(b"\xff\xda")
+    many = several[:-2] + several[last:-2] * 40 + several[-2:]
+    with pytest.raises(pictures.PictureError, match=f"a JPEG of {found + 40} scans; at most 32"):
+        pictures.read_picture(many, 8, 8)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
+def test_a_picture_is_told_by_its_beginning(tmp_path, kind):
+    path = tmp_path / "x"
+    path.write_bytes(_encoded(Image.new("RGB", (2, 2)), kind))
+    assert pictures.is_picture(path)
+    for other in (b"", b"RIFF0000WAVE", b"notes"):
+        path.write_bytes(other)
+        assert not pictures.is_picture(path)
+    assert not pictures.is_picture(tmp_path)
