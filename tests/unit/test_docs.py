@@ -144,7 +144,7 @@ def test_the_page_of_settings_names_every_setting():
         assert f"| `{name}` |" in page
     assert re.findall(r"^\|.*\|  \|$", page, re.MULTILINE) == [], "a setting without a meaning"
     assert (
-        "| `encoder.widths` | `(32, 64, 128)` | `(32, 64, 128, 256)` | `(64, 128, 256, 512)` | channels of"
+        "| `encoder.widths` | `(32, 64, 128)` | `(48, 96, 192, 512)` | `(64, 128, 256, 512)` | `(64, 128, 256, 512)` |"
         in page
     )
 
