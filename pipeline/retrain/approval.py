@@ -1,5 +1,6 @@
 """What a person decides on versions: `byol approve`, `byol reject`, `byol rollback`; each keeps who, when and why."""
 
+import contextlib
 import getpass
 import pathlib
 from typing import TYPE_CHECKING, Annotated
@@ -130,21 +131,32 @@ def _event(
     version: int | None = None,
 ) -> "hooks.Event":
     from components.serving import serving_folder
-    from pipeline.retrain import hooks
+    from pipeline.retrain import hooks, notices
 
     served = serving_folder.served(place.serving)
+    run_id = candidate.run_id if candidate else (served.record["lineage"].get("run_id") if served else None)
     return hooks.Event(
         kind=kind,
         at=ledger.now(),
         root=str(place.path),
-        run_id=candidate.run_id if candidate else None,
-        spans=(),
+        run_id=run_id,
+        spans=_spans(place, run_id),
         version=version,
         accuracy=candidate.accuracy if candidate else (served.accuracy if served else None),
         reason=reason,
         seconds=0.0,
+        report=notices.report_address(place, run_id),
         by=who,
     )
+
+
+def _spans(place: Root, run_id: str | None) -> tuple[int, ...]:
+    """What a run was trained on, as the ledger has it; none for a run outside retraining."""
+    with contextlib.suppress(ValueError, OSError):
+        for training in ledger.Ledger.load(place.ledger).trainings:
+            if run_id is not None and training.run_id == run_id:
+                return tuple(training.window)
+    return ()
 
 
 def _tell(place: Root, config: "hooks.HookConfig", event: "hooks.Event") -> None:

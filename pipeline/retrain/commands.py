@@ -250,6 +250,9 @@ def _work(
         request.root.check()
         check_place()
         request.root.prepare()
+    except (ValueError, OSError) as error:
+        _stop(told, error)
+    try:
         with request.root.locked():
             return told.watch(
                 lambda: _in_the_lock(request, told, place), lambda: retraining.spans_left(request)

@@ -203,9 +203,6 @@ def _failure(reason: str, begun: float) -> retraining.Outcome:
 
 def _event(root: Root, outcome: retraining.Outcome) -> hooks.Event:
     reason, findings = _sentence(outcome)
-    report = (
-        None if outcome.run_id is None else (root.summary(outcome.run_id).parent / REPORT_FILE).absolute()
-    )
     return hooks.Event(
         kind=outcome.kind,  # type: ignore[arg-type] # checked by the event
         at=ledger.now(),
@@ -216,10 +213,18 @@ def _event(root: Root, outcome: retraining.Outcome) -> hooks.Event:
         accuracy=outcome.accuracy,
         reason=reason,
         findings=tuple(findings),
-        report=report.as_uri() if report is not None and report.is_file() else "",
+        report=report_address(root, outcome.run_id),
         seconds=outcome.seconds or 0.0,
         missed=refusal.recorded(root, outcome.run_id) if outcome.kind == ledger.NOT_PUSHED else (),
     )
+
+
+def report_address(root: Root, run_id: str | None) -> str:
+    """Where the report of a run lies, as an address; "" where there is none."""
+    if run_id is None:
+        return ""
+    report = (root.summary(run_id).parent / REPORT_FILE).absolute()
+    return report.as_uri() if report.is_file() else ""
 
 
 def _sentence(outcome: retraining.Outcome) -> tuple[str, list[str]]:

@@ -77,7 +77,7 @@ class Outcome:
         reason: why nothing was pushed, and which spans were not taken.
         spans: those that are new in it.
         run_id, version, accuracy: of the last training; None without one.
-        seconds: of the whole; None where nothing was done.
+        seconds: of the whole; None where nothing was done, or something goes on.
         told: the reason alone of the training, a sentence.
         untaken: spans that were not taken or could not be looked at, each with why.
     """
@@ -149,28 +149,27 @@ def check_test_set(request: Request) -> None:
 def check_settings(request: Request) -> None:
     """Checks that the settings can train on what would be trained on: the whole window, and not one span of it.
 
-    Spans whose files are gone count as nothing only where others are there; damaged ones are left to their refusal.
+    A new span that is damaged is left to its refusal. Where the files of an older one are gone, nobody can tell.
 
     Raises:
         ValueError: the window has too few pictures for the steps that are asked for; it says what to do.
     """
     known = Ledger.load(request.root.ledger)
-    fresh = {*waiting(request, known), *known.untrained()}
-    if not fresh:
+    new, old = waiting(request, known), known.untrained()
+    if not new and not old:
         return
-    numbers = sorted({*known.accepted()[-request.window :], *fresh})
-    folders = [request.data / f"{cifar10.SPAN_FOLDER}{number}" for number in numbers]
-    counts = [_train_records(folder) for folder in folders]
-    if all(count is not None for count in counts):
+    numbers = {number: number in new for number in {*known.accepted()[-request.window :], *new, *old}}
+    counts = [_train_records(request, number, is_new) for number, is_new in numbers.items()]
+    if any(counts) and None not in counts:
         request.config.pretraining.total_steps(sum(filter(None, counts)))
 
 
-def _train_records(folder: pathlib.Path) -> int | None:
-    """How many training pictures a span's folder holds; None where it is damaged or gone."""
+def _train_records(request: Request, number: int, is_new: bool) -> int | None:
+    """How many training pictures a span adds; 0 of a new one that will be refused, None where nobody can tell."""
     try:
-        return cifar10.inspect_folder(folder).train_records
-    except ValueError:
-        return None
+        return cifar10.inspect_folder(request.data / f"{cifar10.SPAN_FOLDER}{number}").train_records
+    except ValueError as error:
+        return 0 if is_new and not isinstance(error.__cause__, OSError) else None
 
 
 def odd(request: Request, known: Ledger) -> list[str]:
@@ -248,7 +247,8 @@ def retrain(
         reason="; ".join(filter(None, [outcome.reason, *refused.values(), *unseen.values()])),
         told=outcome.reason,
         untaken=tuple(sorted((refused | unseen).items())),
-        seconds=round(time.monotonic() - started, 1),
+        # A call that did nothing, or left a run at work, says nothing of how long a retraining takes.
+        seconds=None if kind in (NOTHING_NEW, AT_WORK) else round(time.monotonic() - started, 1),
     )
 
 

@@ -1,7 +1,9 @@
 """Which spans have arrived in a folder: those whose writer has said that they are complete."""
 
 import hashlib
+import os
 import pathlib
+import re
 import time
 
 from components.data import cifar10
@@ -10,6 +12,8 @@ from components.data import cifar10
 COMPLETE_MARKER = "_SUCCESS"
 TEST_FOLDER = "test"
 _HIGHEST = 2**31 - 1  # a number above is a slip, or a time in milliseconds
+# What people and programs write for `span-7`: Span_7, spans-7, "span 7", span7, span-7.tar.
+_NEARLY = re.compile(r"spans?[ _.:-]*\d|span-", re.IGNORECASE)
 
 
 def complete_spans(folder: pathlib.Path) -> dict[int, str]:
@@ -28,16 +32,19 @@ def complete_spans(folder: pathlib.Path) -> dict[int, str]:
         )
     numbers = sorted(int(name) for name in _span_names(folder) if _is_number(name))
     spans = {number: folder / f"{cifar10.SPAN_FOLDER}{number}" for number in numbers}
-    return {number: fingerprint(path) for number, path in spans.items() if (path / COMPLETE_MARKER).is_file()}
+    return {number: fingerprint(path) for number, path in spans.items() if _has_marker(path)}
 
 
 def odd_folders(folder: pathlib.Path) -> list[str]:
-    """What looks like a span and never counts as one, in a sentence each; it does not stop those beside it."""
-    names = sorted(name for name in _span_names(folder) if not _is_number(name))
+    """What looks like a span and never counts as one, in a sentence each; it does not stop those beside it.
+
+    That is what has nearly a span's name, be it a folder, a file or a link to nothing, and any folder with a marker.
+    """
     return [
-        f"{cifar10.SPAN_FOLDER + name!a} in {folder} is no span and waits for ever: expected {cifar10.SPAN_FOLDER}N, "
+        f"{path.name!a}{_nature(path)} in {folder} is no span and waits for ever: expected {cifar10.SPAN_FOLDER}N, "
         f"a folder with a number up to {_HIGHEST} without leading zeros; rename it."
-        for name in names
+        for path in sorted(folder.iterdir())
+        if _is_odd(path)
     ]
 
 
@@ -46,9 +53,16 @@ def without_marker(folder: pathlib.Path, hours: float) -> list[str]:
     found = []
     for number in sorted(int(name) for name in _span_names(folder) if _is_number(name)):
         span = folder / f"{cifar10.SPAN_FOLDER}{number}"
-        if (span / COMPLETE_MARKER).is_file() or not span.is_dir():
+        try:
+            if _has_marker(span):
+                continue
+            waited = (time.time() - max(path.lstat().st_mtime for path in [span, *span.iterdir()])) / 3600
+        except OSError as error:
+            found.append(
+                f"span {number} in {folder} cannot be looked into ({error.strerror}); expected a folder that this user "
+                "may read."
+            )
             continue
-        waited = (time.time() - max(path.lstat().st_mtime for path in [span, *span.iterdir()])) / 3600
         if waited > hours:
             found.append(
                 f"span {number} in {folder} has no {COMPLETE_MARKER} though nothing in it has changed for more than "
@@ -58,12 +72,34 @@ def without_marker(folder: pathlib.Path, hours: float) -> list[str]:
 
 
 def _span_names(folder: pathlib.Path) -> list[str]:
-    """What follows `span-` in the names of the folders, and of the links that lead nowhere."""
+    """What follows `span-` in the names of the folders."""
     return [
-        path.name.removeprefix(cifar10.SPAN_FOLDER) + ("" if path.exists() else " (a link to nothing)")
+        path.name.removeprefix(cifar10.SPAN_FOLDER)
         for path in folder.iterdir()
-        if path.name.startswith(cifar10.SPAN_FOLDER) and (path.is_dir() or not path.exists())
+        if path.name.startswith(cifar10.SPAN_FOLDER) and path.is_dir()
     ]
+
+
+def _is_odd(path: pathlib.Path) -> bool:
+    name = path.name
+    if name.startswith(cifar10.SPAN_FOLDER) and path.is_dir():
+        return not _is_number(name.removeprefix(cifar10.SPAN_FOLDER))
+    is_other = name != TEST_FOLDER and path.is_dir() and _has_marker(path)
+    return is_other or bool(_NEARLY.match(name))
+
+
+def _nature(path: pathlib.Path) -> str:
+    if not path.exists():
+        return " (a link to nothing)"
+    return "" if path.is_dir() else " (a file)"
+
+
+def _has_marker(span: pathlib.Path) -> bool:
+    """Whether its writer has said that it is complete; not of one that cannot be looked into."""
+    try:
+        return (span / COMPLETE_MARKER).is_file()
+    except OSError:
+        return False
 
 
 def _is_number(name: str) -> bool:
@@ -71,11 +107,20 @@ def _is_number(name: str) -> bool:
 
 
 def fingerprint(span: pathlib.Path) -> str:
-    """Hex digest of a span's file names, sizes and times of change: another one means another delivery."""
+    """Hex digest of a span's file names, sizes and times of change: another one means another delivery.
+
+    A link to nothing counts by itself, so that the span is looked at, and by what it leads to once that is there.
+    """
     digest = hashlib.sha256()
     for path in sorted(span.rglob("*.bin")):
-        status = path.stat()
-        digest.update(
-            f"{path.relative_to(span).as_posix()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode()
-        )
+        status = _status(path)
+        name = os.fsencode(path.relative_to(span).as_posix())
+        digest.update(name + f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
+
+
+def _status(path: pathlib.Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError:
+        return path.lstat()

@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 from components.serving import candidates, serving_folder
 from pipeline import cli
 from pipeline.retrain import vital_signs
+from pipeline.root import Root
+from pipeline.spans import ledger
 
 
 def served(root):
@@ -31,6 +33,11 @@ def place(tmp_path):
     digest = served(root).digest
     lineage = {"run_id": "run-2", "metrics": {"sparse_categorical_accuracy": 0.75}}
     candidates.hold(tmp_path / "B", root / "serving", lineage, replaces=digest)
+    (root / "runs" / "run-2").mkdir(parents=True)
+    (root / "runs" / "run-2" / "report.html").touch()
+    known = ledger.Ledger.load(Root(root).ledger)
+    known.trainings.append(ledger.Training([3, 4], [4], "never", None, None, None, "run-2", ledger.CANDIDATE))
+    known.save()
     hook = tmp_path / "hook.py"
     hook.write_text(f"import sys\nopen({str(tmp_path / 'told')!r}, 'a').write(sys.stdin.read() + '\\n')\n")
     return root
@@ -58,10 +65,10 @@ def test_an_approval_is_pushed_told_and_measured(place):
     assert result.exit_code == 0, result.output
     now = served(place)
     assert f"served as version {now.number}" in result.output
-    told = {name: event[name] for name in ("kind", "by", "reason", "version", "accuracy", "run_id")}
-    assert told == {
+    names = ("kind", "by", "reason", "version", "accuracy", "run_id", "spans", "report")
+    assert {name: event[name] for name in names} == {
         "kind": "pushed", "by": "ada", "reason": "fine", "version": now.number, "accuracy": 0.75,
-        "run_id": "run-2",
+        "run_id": "run-2", "spans": [3, 4], "report": (place / "runs" / "run-2" / "report.html").as_uri(),
     }  # fmt: skip
     assert measures(place)["byol_served_version"] == now.number
     assert "byol_served_accuracy" in metrics.read_text()

@@ -14,6 +14,7 @@ from components.serving import serving_folder
 from pipeline import cli
 from pipeline.retrain import retraining
 from pipeline.root import Root
+from pipeline.run import engine
 from pipeline.spans import ledger
 from pipeline.spans.ledger import Ledger
 
@@ -263,6 +264,20 @@ def test_a_failure_before_the_first_look_is_told_as_any_other(more, call, tmp_pa
     assert [event["kind"] for event in told(tmp_path)] == ["failed"]
     assert metrics(tmp_path)["last_exit_status"] == 2
     assert beat(tmp_path)["state"] == "failed"
+
+
+def test_a_place_that_cannot_run_anything_is_told_as_any_other_failure(call, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise ValueError("Nobody answers at localhost:8099.")
+
+    call(_nothing)
+    monkeypatch.setattr(engine, "try_engine", refuse)
+    outcome = call(None)
+    assert outcome.exit_code == 2, outcome.output
+    assert [(event["kind"], event["reason"]) for event in told(tmp_path)] == [
+        ("failed", "Nobody answers at localhost:8099.")
+    ]
+    assert metrics(tmp_path)["last_exit_status"] == 2
 
 
 def test_a_root_is_not_made_to_tell_of_a_failure(call, tmp_path):

@@ -219,6 +219,22 @@ def test_a_span_is_not_refused_for_a_setting_that_the_window_satisfies(world):
     assert world.known().accepted() == [1, 2, 3]
 
 
+def test_a_damaged_span_does_not_hide_a_setting_that_does_not_fit_the_window(world):
+    world.deliver(1)
+    (world.deliver(2) / "data_batch_1.bin").write_bytes(b"x" * 100)
+    config = settings.override(CONFIG, ["pretraining.optimizer.warmup_steps=1000"])
+    with pytest.raises(ValueError, match="warm"):
+        retraining.check_settings(world.request(config=config))
+    shutil.rmtree(world.folder / "spans" / "span-1")
+    retraining.check_settings(world.request(config=config))  # nothing would be trained on
+
+
+def test_a_call_that_only_excludes_says_nothing_of_durations(world):
+    world.deliver(1)
+    assert world.call().seconds is not None
+    assert world.call(exclude=(7,)).seconds is None
+
+
 def test_a_file_that_cannot_be_read_is_no_refusal(world, monkeypatch):
     world.deliver(1)
 

@@ -1,6 +1,7 @@
 """A span counts when its writer has said that it is complete, and is told from a repaired one without being read."""
 
 import os
+import pathlib
 
 import pytest
 
@@ -44,9 +45,62 @@ def test_odd_folders_are_told_and_do_not_stop_the_good_span_beside_them(tmp_path
     assert list(arrivals.complete_spans(tmp_path)) == [3]
     told = arrivals.odd_folders(tmp_path)
     assert [sentence.split(" in ")[0] for sentence in told] == [
-        "'span-07'", "'span-5 (a link to nothing)'", "'span-99999999999'", "'span-x'", r"'span-\udcff'",
+        "'span-07'", "'span-5' (a link to nothing)", "'span-99999999999'", "'span-x'", r"'span-\udcff'",
     ]  # fmt: skip
     assert all("rename it" in sentence for sentence in told)
+
+
+@pytest.mark.parametrize("name", ["Span-4", "span_4", "spans-4", "span4", "SPAN 4", "span-4.tmp", "week-4"])
+def test_a_name_that_is_nearly_a_spans_is_told_and_whatever_has_a_marker(name, tmp_path):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / arrivals.COMPLETE_MARKER).touch()
+    assert [sentence.split(" in ")[0] for sentence in arrivals.odd_folders(tmp_path)] == [repr(name)]
+    assert arrivals.complete_spans(tmp_path) == {}
+
+
+def test_a_file_with_a_spans_name_is_told_and_what_is_no_span_is_left_alone(tmp_path):
+    _span(tmp_path, 3, "data_batch_1.bin")
+    for name in ("test", "spanish", "raw", "notes"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "test" / arrivals.COMPLETE_MARKER).touch()
+    assert arrivals.odd_folders(tmp_path) == []
+    (tmp_path / "span-4").touch()
+    (tmp_path / "span-5.tar").touch()
+    told = arrivals.odd_folders(tmp_path)
+    assert [sentence.split(" in ")[0] for sentence in told] == ["'span-4' (a file)", "'span-5.tar' (a file)"]
+
+
+def test_a_link_to_nothing_and_a_name_that_is_no_text_inside_a_span_stop_none_beside_it(tmp_path):
+    good = _span(tmp_path, 3, "data_batch_1.bin")
+    bad = _span(tmp_path, 4)
+    (bad / "data_batch_1.bin").symlink_to(tmp_path / "gone")
+    (bad / "loop.bin").symlink_to(bad / "loop.bin")
+    (_span(tmp_path, 5) / os.fsdecode(b"data_batch_\xff.bin")).touch()
+    found = arrivals.complete_spans(tmp_path)
+    assert list(found) == [3, 4, 5]
+    assert found[3] == arrivals.fingerprint(good)
+    (tmp_path / "gone").write_bytes(b"\0" * 3073)
+    assert arrivals.fingerprint(bad) != found[4]  # mended, it is another delivery
+
+
+def test_a_span_that_may_not_be_looked_into_is_told_and_stops_none_beside_it(tmp_path, monkeypatch):
+    _span(tmp_path, 3, "data_batch_1.bin")
+    closed = _span(tmp_path, 4, "data_batch_1.bin")
+    is_file, iterdir = pathlib.Path.is_file, pathlib.Path.iterdir
+
+    def refusing(function):
+        def call(path):
+            if closed in (path, path.parent):
+                raise PermissionError(13, "Permission denied")
+            return function(path)
+
+        return call
+
+    monkeypatch.setattr(pathlib.Path, "is_file", refusing(is_file))
+    monkeypatch.setattr(pathlib.Path, "iterdir", refusing(iterdir))
+    assert list(arrivals.complete_spans(tmp_path)) == [3]
+    (told,) = arrivals.without_marker(tmp_path, 1.0)
+    assert told.startswith(f"span 4 in {tmp_path} cannot be looked into (Permission denied)")
 
 
 def test_the_fingerprint_changes_with_name_size_and_time_and_with_nothing_else(tmp_path):
