@@ -11,7 +11,6 @@ import pathlib
 import re
 import shutil
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from absl import logging
 from tfx import types
@@ -21,19 +20,17 @@ from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.types import artifact as tfx_artifact
 from tfx.types import standard_artifacts
-from tfx.utils import path_utils
 
 from components import staging
 from components.data.anomaly_gate import span_of
 from components.data.example_gen import Cifar10ExampleGen
 from components.serving import candidates, serving_folder
 from components.serving.pusher import Pusher
-from kubeflow import volume
+from kubeflow import resolving, volume
 from kubeflow.config import EVERY, NOTHING, NOW, Decided, KubeflowConfig
-from kubeflow.entrypoint import RESOLVED
+from kubeflow.resolving import NOTE, chosen_version, member, resolve
 from pipeline import nodes, pipeline
 
-_NOTE = "resolved.json"
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 
@@ -48,13 +45,7 @@ def ServedModel(  # noqa: N802 - the name is the component's
         version: "served" for the one that is served now, a version's number, or "none".
         model: gets the model as a Trainer leaves it; resolves to nothing before the first push.
     """
-    found = chosen_version(serving, version)
-    if found is not None and found.complete:
-        # A copy, because a push may retire the version while the Evaluator reads it.
-        target = pathlib.Path(path_utils.serving_model_dir(model.uri))
-        shutil.copytree(found.path, target, ignore=shutil.ignore_patterns(serving_folder.RECORD_FILE))
-        logging.info("Version %s of %s is the baseline.", found.number, serving)
-    resolve(model, [member(model.uri, {})] if found is not None and found.complete else [])
+    resolving.served_model(serving=serving, version=version, model=model)
 
 
 @component
@@ -72,11 +63,7 @@ def StoredSpans(  # noqa: N802
         spans: numbers of the spans to compare with, as JSON; "every" for all before this one.
         examples: resolves to the kept Examples of those spans; to nothing for the first.
     """
-    there, span = kept(pathlib.Path(store)), span_of(current)
-    if spans == EVERY:
-        resolve(examples, [there[number] for number in sorted(there) if number < span])
-    else:
-        resolve(examples, kept_of(there, json.loads(spans), store))
+    resolving.stored_spans(current=current, store=store, spans=spans, examples=examples)
 
 
 @component
@@ -90,7 +77,7 @@ def KeptWindow(  # noqa: N802
         spans: their numbers, as JSON.
         examples: resolves to their kept Examples, in that order.
     """
-    resolve(examples, kept_of(kept(pathlib.Path(store)), json.loads(spans), store))
+    resolving.kept_window(store=store, spans=spans, examples=examples)
 
 
 @component
@@ -164,27 +151,6 @@ def KeptNetworks(  # noqa: N802
     forget_networks(present | ({candidate.digest} if candidate else set()), pathlib.Path(store))
 
 
-def chosen_version(serving: str, wanted: str) -> serving_folder.Version | None:
-    """The version of a serving folder that "served", "none" or a number means.
-
-    Raises:
-        ValueError: there is no version of that number any more.
-    """
-    there = serving_folder.versions(serving)
-    if wanted == NOTHING:
-        return None
-    if wanted == NOW:
-        return next((version for version in there if version.served), None)
-    found = next((version for version in there if str(version.number) == wanted), None)
-    if found is None:
-        numbers = ", ".join(str(version.number) for version in there) or "none"
-        raise ValueError(
-            f"{serving} has no version {wanted}, which was served when this run was decided on; there are: {numbers}. "
-            "The next retraining goes by what is served then."
-        )
-    return found
-
-
 def keep_networks(pretrained: types.Artifact, digest: str, store: pathlib.Path) -> pathlib.Path:
     """Copies what a Pretrainer left below `store`, complete or not at all; the same model's are kept once.
 
@@ -229,50 +195,10 @@ def keep(examples: types.Artifact, store: pathlib.Path) -> pathlib.Path:
             # Under this prefix KFP's metadata and TFX's tell a custom property from one of the type.
             f"{tfx_artifact.CUSTOM_PROPERTIES_PREFIX}span": span_of(examples),
         }
-        (copy / _NOTE).write_text(json.dumps(properties))
+        (copy / NOTE).write_text(json.dumps(properties))
     for number in older:
         shutil.rmtree(older[number])
     return target
-
-
-def kept(store: pathlib.Path) -> dict[int, dict[str, Any]]:
-    """The kept Examples by span, as members of a resolved list."""
-    found = {}
-    for number, folder in volume.spans(store).items():
-        copies = volume.copies(folder)
-        newest = copies[max(copies)]
-        found[number] = member(str(newest), json.loads((newest / _NOTE).read_text()))
-    return found
-
-
-def kept_of(there: dict[int, dict[str, Any]], numbers: Sequence[int], store: str) -> list[dict[str, Any]]:
-    """The kept Examples of some spans, in their order.
-
-    Raises:
-        ValueError: some are not kept.
-    """
-    missing = [number for number in numbers if number not in there]
-    if missing:
-        raise ValueError(
-            f"{store} has no Examples of span {', '.join(map(str, missing))}; expected those of "
-            f"{', '.join(map(str, numbers))}. Were they removed? The next retraining reads them again."
-        )
-    return [there[number] for number in numbers]
-
-
-def member(uri: str, metadata: dict[str, Any]) -> dict[str, Any]:
-    """One artifact of a resolved list: where it is, and its metadata as KFP hands it over."""
-    return {"uri": uri, "metadata": metadata}
-
-
-def resolve(artifact: types.Artifact, members: list[dict[str, Any]]) -> None:
-    """Makes `artifact` stand for a list of others."""
-    folder = pathlib.Path(artifact.uri)
-    folder.mkdir(parents=True, exist_ok=True)
-    # "" is the artifact itself, whose address is another one in the next step's container.
-    listed = [{**one, "uri": "" if one["uri"] == artifact.uri else one["uri"]} for one in members]
-    (folder / _NOTE).write_text(json.dumps(listed))  # an object store keeps no empty folder
-    artifact.set_string_custom_property(RESOLVED, _NOTE)
 
 
 def bindings(config: KubeflowConfig, warm_start: bool, decided: Decided | None = None) -> pipeline.Bindings:

@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from components.staging import write_atomically
-from kubeflow import failures
+from kubeflow import failures, resolving
+from kubeflow.resolving import RESOLVED
 from pipeline.console import cause
 from pipeline.source_digest import source_digest
 
 CODE_OPTION = "--code_digest"
 NOTE_OPTION = "--note"
 FAILURES_OPTION = "--failures"
-RESOLVED = "resolved"
 # A parameter on which a task is started or skipped (kubeflow/new_data.py); the step itself has no use for it.
 FOUND = "new_data"
 _GATE = "components.data.anomaly_gate"
@@ -228,9 +228,13 @@ def _executed(arguments: argparse.Namespace, rest: list[str], original: Message,
     if is_file_based_example_gen(message):
         message = _drive(message, arguments, output_file)
 
-    from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
+    light = resolving.STEPS.get(arguments.executor_class_path)
+    if light is not None:
+        resolving.run(light, message, output_file)
+    else:
+        from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 
-    kubeflow_v2_run_executor.main((_namespace(arguments, message), rest))
+        kubeflow_v2_run_executor.main((_namespace(arguments, message), rest))
     written = json.loads(output_file.read_text())
     published = publishable(written, original)
     output_file.write_text(json.dumps(published))

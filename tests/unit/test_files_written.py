@@ -27,6 +27,7 @@ WRITES = {
     "components/staging.py": "the one place",
     "kubeflow/bindings.py": _STAGED + "; or in a folder of the cluster's own store",
     "kubeflow/entrypoint.py": "an answer to KFP's launcher, which waits for it",
+    "kubeflow/resolving.py": "in a folder of the cluster's own store; an answer to KFP's launcher, which waits for it",
     "pipeline/console.py": "the log of a run: nothing is decided by it",
     "pipeline/run/engine_check.py": "a probe of the workers, read at once; nothing is decided by it later",
     "pipeline/run/worker_probe.py": "a probe of the workers, read at once; nothing is decided by it later",

@@ -15,7 +15,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.data.anomaly_gate import DataAnomalyError
 from components.serving.serving_limits import ServingLimits
-from kubeflow import commands, compiler, entrypoint, spec_checks
+from kubeflow import commands, compiler, entrypoint, resolving, spec_checks
 from kubeflow.compiled import task_name
 from kubeflow.config import (
     Decided,
@@ -209,6 +209,16 @@ def tasks_of(decided):
 
 def parameter(task, name):
     return task["inputs"]["parameters"][name]["runtimeValue"]["constant"]
+
+
+def test_steps_that_only_read_are_those_that_run_without_tfx():
+    """By the classes that TFX names in the commands; what they answer is compared with TFX's in test_resolving.py."""
+    made, _ = tasks_of(Decided((1,), 17, (1,), 16, "/mnt/byol/notes/a"))
+    classes = set()
+    for one in made.spec["deploymentSpec"]["executors"].values():
+        words = [*one["container"]["command"], *one["container"].get("args", [])]
+        classes.add(words[words.index("--executor_class_path") + 1])
+    assert resolving.STEPS.keys() <= classes
 
 
 def test_every_step_of_kfp_knows_where_to_leave_what_it_found(compiled):

@@ -1,0 +1,113 @@
+"""The steps that run without TFX: what they import, and that they answer what TFX's own entry point would have."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from tfx.types import standard_artifacts
+
+from kubeflow import bindings, entrypoint, resolving
+
+HEAVY = (
+    "tensorflow",
+    "keras",
+    "tensorflow_model_analysis",
+    "apache_beam",
+    "tfx",
+    "ml_metadata",
+    "jax",
+    "kfp",
+)
+EXAMPLES = {"artifactType": {"instanceSchema": "title: tfx.Examples\n"}}
+# As KFP's launcher starts a step, in a fresh interpreter, and then what that has imported.
+PROGRAM = """
+import sys
+from kubeflow import entrypoint
+entrypoint.main(sys.argv[1:])
+print(len(sys.modules), [name for name in {heavy!r} if name in sys.modules])
+"""
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Examples of spans 1 to 3, as KeptSpan keeps them."""
+    for number in (1, 2, 3):
+        folder = tmp_path / "spans" / f"span-{number}" / "1"
+        folder.mkdir(parents=True)
+        metadata = {"split_names": '["train"]', "custom:span": number}
+        (folder / resolving.NOTE).write_text(json.dumps(metadata))
+    return tmp_path / "spans"
+
+
+def message(tmp_path, name, parameters, output, inputs=None):
+    uri = f"minio://bucket/byol/run-1/{name}/salt/{output}"
+    kind = {"instanceSchema": "title: tfx.Examples\n"}
+    return {
+        "inputs": {"parameterValues": parameters, "artifacts": inputs or {}},
+        "outputs": {
+            "artifacts": {
+                output: {"artifacts": [{"name": output, "type": kind, "uri": uri, "metadata": {}}]}
+            },
+            "outputFile": str(tmp_path / "minio/bucket/byol/run-1" / name / "salt/output_metadata.json"),
+        },
+    }
+
+
+CURRENT = {"current": {"artifacts": [{"name": "7", "uri": "minio://b/e", "metadata": {"custom:span": 3}}]}}
+STEPS = {
+    "SpansSoFar": ("StoredSpans", {"spans": "every"}, "examples", CURRENT, [1, 2]),
+    "Decided": ("StoredSpans", {"spans": "[2]"}, "examples", CURRENT, [2]),
+    "Window": ("KeptWindow", {"spans": "[3, 1]"}, "examples", {}, [3, 1]),
+    "ServedModel": ("ServedModel", {"version": "served"}, "model", {}, []),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_its_container_imports_next_to_nothing_and_answers_as_tfx_does(name, store, tmp_path):
+    component, parameters, output, inputs, spans = STEPS[name]
+    parameters = {**parameters, "serving" if component == "ServedModel" else "store": str(store)}
+    given = message(tmp_path, name, parameters, output, inputs)
+    options = {
+        "--code_digest": entrypoint.code_digest(),
+        "--executor_class_path": f"kubeflow.bindings.{component}_Executor",
+        "--json_serialized_invocation_args": json.dumps(given),
+        "--json_serialized_inputs_spec_args": json.dumps(
+            {"artifacts": {"current": EXAMPLES} if inputs else {}}
+        ),
+    }
+    ended = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            PROGRAM.format(heavy=HEAVY),
+            *(word for pair in options.items() for word in pair),
+        ],
+        capture_output=True,
+        text=True,
+        env={"PATH": "/usr/bin:/bin", "BYOL_STAGING_ROOT": str(tmp_path), "PYTHONPATH": ":".join(sys.path)},
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    modules, heavy = ended.stdout.split(" ", 1)
+    assert heavy.strip() == "[]"
+    assert int(modules) < 1000  # TFX's entry point alone imports eight times as many
+    answer = json.loads(
+        (tmp_path / "minio/bucket/byol/run-1" / name / "salt/output_metadata.json").read_text()
+    )
+    (made,) = answer["artifacts"][output]["artifacts"]
+    assert made["uri"] == given["outputs"]["artifacts"][output]["artifacts"][0]["uri"]
+    listed = json.loads(
+        (tmp_path / "minio" / made["uri"].removeprefix("minio://") / resolving.NOTE).read_text()
+    )
+    assert [one["metadata"]["custom:span"] for one in listed] == spans
+
+    # The same by the class that TFX makes of the component.
+    theirs = (standard_artifacts.Model if output == "model" else standard_artifacts.Examples)()
+    theirs.uri = str(tmp_path / "theirs")
+    current = standard_artifacts.Examples()
+    current.set_int_custom_property("span", 3)
+    executor = getattr(bindings, component).EXECUTOR_SPEC.executor_class()
+    executor.Do({"current": [current]} if inputs else {}, {output: [theirs]}, parameters)
+    assert json.loads((tmp_path / "theirs" / resolving.NOTE).read_text()) == listed
+    assert theirs.get_string_custom_property(resolving.RESOLVED) == made["metadata"][resolving.RESOLVED]
