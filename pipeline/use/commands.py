@@ -185,11 +185,12 @@ def _serve_by_ourselves(folder: pathlib.Path, name: str, host: str, port: int) -
     except OSError as error:
         _cannot_listen(host, port, error)
     _quiet_tensorflow()
-    from pipeline.use import http_server, rest, version_follower
+    from pipeline.use import http_server, memory, rest, version_follower
 
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("byol.serve").setLevel(logging.INFO)
     logging.getLogger("waitress").setLevel(logging.ERROR)  # a line for each request that waits, else
+    memory.settle()
     try:
         follower = version_follower.VersionFollower(folder)
         server = http_server.start_server(rest.RestApp(name, follower), host, port)

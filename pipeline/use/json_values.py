@@ -219,11 +219,11 @@ def from_base64(text: str) -> bytes:
     return base64.b64decode(bare + "=" * needed, validate=True)
 
 
-def check_answer_size(rows: int, signature: Signature) -> None:
-    """Refuses a request whose answer would be too large, before it is worked out.
+def answer_values(rows: int, signature: Signature) -> int:
+    """How many values an answer will hold, before it is worked out.
 
     Raises:
-        RequestEntityTooLarge: it would hold more than `MAX_VALUES`.
+        RequestEntityTooLarge: more than `MAX_VALUES`.
     """
     width = sum(math.prod(max(size, 1) for size in info.shape[1:]) for info in signature.outputs.values())
     if rows * width > MAX_VALUES:
@@ -231,6 +231,7 @@ def check_answer_size(rows: int, signature: Signature) -> None:
             f"The answer would hold {rows} rows of {width} values, at most {MAX_VALUES} values are given at once. "
             f"Send at most {MAX_VALUES // width} rows."
         )
+    return rows * width
 
 
 def plain(name: str, values: np.ndarray) -> list[Any]:

@@ -16,9 +16,10 @@ from components.serving import serving_folder
 
 # Rows the network takes at once: what a larger request needs in memory does not grow with it.
 ROWS_AT_ONCE = 256
-# With other callers waiting, as many as take about so long.
+# With other callers waiting, as many as take about so long; at the beginning nothing is known of them.
 TURN_SECONDS = 0.2
-_FIRST_ROWS = 16
+# The next rows may be pictures that take a thousand times as long to decode as the last ones.
+ENCODED_ROWS_AT_ONCE = 8
 _STACK = ("Graph execution error", "Detected at node", "<stack traces", "[[{{")
 _ASSERTION = "assertion failed:"
 _INIT_OP = "__saved_model_init_op"
@@ -101,7 +102,8 @@ class ServedModel:
         """
         rows = max((len(values) for values in inputs.values()), default=0)
         parts: list[dict[str, np.ndarray]] = []
-        start, size = 0, ROWS_AT_ONCE if turn is None else _FIRST_ROWS
+        most = ENCODED_ROWS_AT_ONCE if turn and self._takes_strings(signature) else ROWS_AT_ONCE
+        start, size = 0, 1 if turn else most
         while start < rows or not parts:
             with contextlib.nullcontext() if turn is None else turn():
                 began = time.monotonic()
@@ -111,7 +113,7 @@ class ServedModel:
                 took = time.monotonic() - began
             start += size
             if turn is not None:
-                size = min(2 * size, ROWS_AT_ONCE) if took < TURN_SECONDS / 2 else size
+                size = min(2 * size, most) if took < TURN_SECONDS / 2 else size
                 size = max(size // 2, 1) if took > TURN_SECONDS else size
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -122,6 +124,9 @@ class ServedModel:
         except tf.errors.InvalidArgumentError as error:
             raise RejectedInputError(reason(error)) from error
         return {name: value.numpy() for name, value in outputs.items()}
+
+    def _takes_strings(self, signature: str) -> bool:
+        return any(info.dtype == "DT_STRING" for info in self.signatures[signature].inputs.values())
 
     def _dtype(self, signature: str, name: str) -> tf.DType:
         return tf.as_dtype(types_pb2.DataType.Value(self.signatures[signature].inputs[name].dtype))

@@ -4,8 +4,10 @@ import dataclasses
 import logging
 import pathlib
 import threading
+import weakref
 
 from components.serving import serving_folder
+from pipeline.use import memory
 from pipeline.use.served_model import ServedModel
 
 POLL_SECONDS = 1.0
@@ -36,6 +38,7 @@ class VersionFollower:
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
         self._refused: dict[int, int] = {}
+        self._retired: list[weakref.ref[ServedModel]] = []
         self._stopped = threading.Event()
         found = self._highest(None)
         if found is None:
@@ -52,15 +55,25 @@ class VersionFollower:
             self.look()
 
     def look(self) -> None:
-        """Loads the highest version, if it is another one than the current."""
+        """Loads the highest version, if it is another one than the current, and frees those that answer no more."""
+        self._free_retired()
         found = self._highest(self.current)
         if found is not None and found is not self.current:
+            self._retired.append(weakref.ref(self.current.model))
             self.current = found
             LOG.info("Version %d is served now.", found.number)
+            self._free_retired()
 
     def stop(self) -> None:
         """Ends `follow`."""
         self._stopped.set()
+
+    def _free_retired(self) -> None:
+        """Gives back the memory of models whose last request was answered; TensorFlow ties them in cycles."""
+        held = [model for model in self._retired if model() is not None]
+        if len(held) < len(self._retired):
+            self._retired = held
+            memory.collect()
 
     def _highest(self, current: LoadedVersion | None) -> LoadedVersion | None:
         """The highest version that can be loaded; `current` if it is that, or if nothing can be."""
@@ -86,7 +99,8 @@ class VersionFollower:
         except ValueError as error:
             self._refused[version.number] = changed
             LOG.warning("Version %d is passed over: %s", version.number, error)
-            return None
+        memory.collect()  # what was loaded of it, once the error no longer holds it
+        return None
 
 
 def _last_change(folder: pathlib.Path) -> int:

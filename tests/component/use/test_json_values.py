@@ -134,9 +134,9 @@ def test_rows_are_all_objects_or_none_and_columns_may_have_company():
 
 
 def test_an_answer_that_would_be_too_large_is_refused_before_it_is_made():
-    json_values.check_answer_size(json_values.MAX_VALUES // 2, ONE)
+    json_values.answer_values(json_values.MAX_VALUES // 2, ONE)
     with pytest.raises(RequestEntityTooLarge, match="Send at most"):
-        json_values.check_answer_size(json_values.MAX_VALUES // 2 + 1, ONE)
+        json_values.answer_values(json_values.MAX_VALUES // 2 + 1, ONE)
 
 
 JSON = st.recursive(

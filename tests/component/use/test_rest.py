@@ -11,7 +11,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.parse
+from concurrent import futures
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.serving.serving_requests import ANIMATED_GIF, png_bomb
-from pipeline.use import http_server, rest, version_follower
+from pipeline.use import http_server, rest, served_model, version_follower
 from tests.component import tiny_served
 
 PROJECT = pathlib.Path(__file__).resolve().parents[3]
@@ -225,6 +227,52 @@ def test_every_address_under_the_fuzzer_is_answered_in_json(served, method, path
     connection.close()
     assert answer.status < 500
     assert method == "HEAD" or (set(json.loads(data)) == {"error"}) == (answer.status != 200)
+
+
+def test_large_json_is_decoded_and_written_one_request_at_a_time(served, images, monkeypatch):
+    _, _, url, _ = served
+    monkeypatch.setattr(rest, "LARGE_BYTES", 100)
+    monkeypatch.setattr(rest, "LARGE_VALUES", 1)
+    at_work, most, lock = [0], [0], threading.Lock()
+
+    def counted(real):
+        def call(*arguments):
+            with lock:
+                at_work[0] += 1
+                most[0] = max(most[0], at_work[0])
+            time.sleep(0.02)
+            try:
+                return real(*arguments)
+            finally:
+                with lock:
+                    at_work[0] -= 1
+
+        return call
+
+    for name in ("_decoded", "_encoded"):
+        monkeypatch.setattr(rest, name, counted(getattr(rest, name)))
+    body = {"signature_name": "embed_pixels", "instances": images.tolist()}
+    with futures.ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: _ask(f"{url}enc:predict", body), range(12)))
+    assert {status for status, _ in answers} == {200}
+    assert most == [1]
+
+
+def test_pictures_that_take_long_follow_quick_ones_a_few_in_a_turn(served, monkeypatch):
+    """However quick the first rows were, a turn never holds more encoded pictures than its bound."""
+    _, follower, _, _ = served
+    model, parts = follower.current.model, []
+
+    def part(_, inputs):
+        parts.append(len(inputs["image_bytes"]))
+        return {"embedding": np.zeros((parts[-1], 4))}
+
+    monkeypatch.setattr(model, "_part", part)
+    rows = np.array([b"x"] * 100, dtype=object)
+    answer = model.call("serving_default", {"image_bytes": rows}, http_server.Turns(1).one)
+    assert len(answer["embedding"]) == sum(parts) == 100
+    assert parts[0] == 1
+    assert max(parts) == served_model.ENCODED_ROWS_AT_ONCE
 
 
 def test_versions_switch_under_load_and_a_bad_one_is_passed_over(served, images):

@@ -1,6 +1,8 @@
 """Whatever stands in a serving folder, the highest version that can be loaded answers."""
 
+import gc
 import shutil
+import weakref
 
 import pytest
 import tensorflow as tf
@@ -106,3 +108,22 @@ def test_without_any_version_that_loads_the_message_names_them(folder):
         _no_graph(folder / number)
     with pytest.raises(ValueError, match="received 5, 6, of which none can"):
         version_follower.VersionFollower(folder)
+
+
+def test_a_model_is_freed_with_its_last_request(folder):
+    """TensorFlow ties a loaded model in cycles: without a collection each version would stay for long."""
+    shutil.move(folder / "6", folder.parent / "6")
+    follower = version_follower.VersionFollower(folder)
+    answering = follower.current
+    graph = weakref.ref(answering.model._loaded.signatures["embed_pixels"].graph)
+    gc.disable()
+    try:
+        shutil.move(folder.parent / "6", folder / "6")
+        follower.look()
+        assert follower.current.number == 6
+        assert graph() is not None, "a request still uses it"
+        del answering
+        follower.look()
+        assert graph() is None
+    finally:
+        gc.enable()
