@@ -5,10 +5,12 @@ the ledger and every decision are real.
 """
 
 import contextlib
+import pathlib
 import random
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from components.data import cifar10
 from pipeline.config import PRESETS
 from pipeline.console import DataRefusedError, NodeFailedError, NodeSkippedError
 from pipeline.past import prune
-from pipeline.retrain import retraining
+from pipeline.retrain import notices, retraining
 from pipeline.retrain.this_machine import ThisMachine
 from pipeline.root import Root
 from pipeline.run import local_runner, parentage
@@ -27,6 +29,7 @@ from pipeline.spans import arrivals, ledger
 from pipeline.spans.ledger import Ledger
 from trainer import settings
 
+PROJECT = pathlib.Path(__file__).resolve().parents[4]
 TRAIN, TEST = 20, 10
 CONFIG = settings.override(
     PRESETS["demo"],
@@ -50,14 +53,15 @@ class World:
         poisoned: spans whose data the gates refuse.
         worse: windows' newest spans whose model the gate refuses.
         broken: newest spans whose training fails.
+        crashes: spans at which a gate breaks down, once.
         pushed: (version, window, parent, baseline) of each push, in order.
         began: windows in the order in which trainings were begun.
         kill: called at each moment at which a machine may go off.
     """
 
     def __init__(self, folder, monkeypatch):
-        self.folder, self.root = folder, Root(folder / "root")
-        self.poisoned, self.worse, self.broken = set(), set(), set()
+        self.folder, self.root, self.monkeypatch = folder, Root(folder / "root"), monkeypatch
+        self.poisoned, self.worse, self.broken, self.crashes = set(), set(), set(), set()
         self.pushed, self.began, self.compared = [], [], {}
         self.allowed: list[str] = []
         self.stored: set[int] = set()
@@ -65,6 +69,7 @@ class World:
         self.restored = None
         self.rollback_during_run = None
         self.candidate = None
+        self.manual: set[int] = set()
         self.kill = lambda: None
         self.rng = np.random.default_rng(0)
         (folder / "spans").mkdir()
@@ -114,6 +119,9 @@ class World:
 
     def look_at(self, config, preset, records, root, console, earlier):
         self.kill()
+        if records.span in self.crashes:
+            self.crashes -= {records.span}
+            raise NodeFailedError("AnomalyGate", "[Errno 28] No space left on device")
         self.compared[records.span] = earlier.spans
         self.stored.add(records.span)
         if records.span in self.poisoned and not config.allow_anomalies:
@@ -127,6 +135,8 @@ class World:
         if records.span in self.broken:
             raise NodeFailedError("Pretrainer", "collapse")
         blessed = records.span not in self.worse
+        candidate = self.candidate or ("waits" if records.span in self.manual else None)
+        blessed = blessed and candidate is None
         overtaken, self.rollback_during_run = self.rollback_during_run, None
         if overtaken is not None:
             self.restored, blessed = overtaken, False
@@ -147,7 +157,7 @@ class World:
             random_encoder_linear_accuracy=0.5, knn_accuracy=0.8, blessed=blessed,
             pushed_version=self.pushed[-1][0] if blessed else None, pushed_path=None,
             not_pushed_because=None if blessed else "a rollback came" if overtaken else "accuracy is too low",
-            seconds=1.0, components={}, overtaken=overtaken is not None, candidate=self.candidate,
+            seconds=1.0, components={}, overtaken=overtaken is not None, candidate=candidate,
         )  # fmt: skip
 
 
@@ -289,6 +299,106 @@ def test_a_refused_span_is_looked_at_again_by_other_code_alone(world, monkeypatc
     assert not retraining.has_work(world.request(), world.known())
     monkeypatch.setattr(retraining, "source_digest", lambda sources: "mended")
     assert retraining.has_work(world.request(), world.known())
+
+
+def _damaged(world):
+    (world.deliver(1) / "data_batch_1.bin").write_bytes(b"x" * 100)
+
+
+def _lacks_a_split(world):
+    world.deliver(1, test=0)
+
+
+def _poisoned(world):
+    world.deliver(1)
+    world.poisoned = {1}
+
+
+def _unreadable(world):
+    world.deliver(1)
+    inspect = cifar10.inspect_folder
+
+    def broken(folder):
+        if folder.name == "span-1":
+            raise ValueError(f"{folder} cannot be read") from OSError(5, "Input/output error")
+        return inspect(folder)
+
+    world.monkeypatch.setattr(cifar10, "inspect_folder", broken)
+
+
+def _breaks_down(world):
+    world.deliver(1)
+    world.crashes = {1}
+
+
+def _too_old(world):
+    for number in (2, 3, 4):
+        world.deliver(number)
+        world.call()
+    world.deliver(1)
+
+
+def _without_marker(world):
+    (world.deliver(1) / "_SUCCESS").unlink()
+
+
+def _changed(world):
+    path = world.deliver(1)
+    world.call()
+    shutil.rmtree(path)
+    world.deliver(1)
+
+
+# Each row of the guide's table: what is done to span 1, and what else is asked for.
+_REFUSALS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "nothing": (lambda world: world.deliver(1), {}),
+    "its files are damaged": (_damaged, {}),
+    "it lacks a split": (_lacks_a_split, {}),
+    "AnomalyGate or LabelCheck object, beyond their limit and beyond chance": (_poisoned, {}),
+    "a file cannot be read": (_unreadable, {}),
+    "the disk is full, or a gate breaks down": (_breaks_down, {}),
+    "the settings do not fit the window, such as a warm-up longer than its steps": (
+        lambda world: world.deliver(1),
+        {"config": settings.override(CONFIG, ["pretraining.optimizer.warmup_steps=1000"])},
+    ),
+    "it comes when newer spans fill the window": (_too_old, {}),
+    "`--exclude` names it": (lambda world: world.deliver(1), {"exclude": (1,)}),
+    "its marker is missing, or its name is no span's": (_without_marker, {}),
+    "it was accepted, and its files changed since": (_changed, {}),
+}
+
+
+def _table():
+    """The guide's rows: what is found, the state, the exit status."""
+    page = (PROJECT / "docs" / "guides" / "retraining.md").read_text()
+    lines = page.partition("| what is found |")[2].partition("\n\n")[0].splitlines()[2:]
+    return [tuple(cell.strip() for cell in line.split("|")[1:4]) for line in lines]
+
+
+def test_the_guide_has_a_row_for_each_reason():
+    assert [found for found, *_ in _table()] == list(_REFUSALS)
+
+
+@pytest.mark.parametrize(("found", "state", "status"), _table())
+def test_what_is_refused_is_what_the_guide_says(world, found, state, status):
+    arrange, values = _REFUSALS[found]
+    arrange(world)
+    try:
+        retraining.check_settings(world.request(**values))
+        ended = notices.STATUS[world.call(**values).kind]
+    except ValueError:
+        ended = notices.USAGE
+    span = world.known().spans.get(1)
+    assert (span.state if span else "-", str(ended)) == (state, status)
+
+
+@pytest.mark.parametrize("found", ["its files are damaged", "a file cannot be read"])
+def test_a_span_that_is_not_taken_does_not_fail_a_call_that_pushed_another(world, found):
+    arrange, _ = _REFUSALS[found]
+    arrange(world)
+    world.deliver(2)
+    outcome = world.call()
+    assert (outcome.kind, [number for number, _ in outcome.untaken]) == (ledger.PUSHED, [1])
 
 
 def test_an_empty_span_is_refused(world):
@@ -556,7 +666,9 @@ def test_the_fixed_test_set_is_checked(world):
 
 def _kinds_of_weeks(rng):
     kinds = dict.fromkeys(range(1, 53), "honest")
-    for kind, count in {"none": 3, "late": 4, "damaged": 3, "empty": 2, "poisoned": 4, "worse": 5}.items():
+    faults = {"none": 3, "late": 4, "damaged": 3, "empty": 2, "poisoned": 4, "worse": 5}
+    faults |= {"small": 5, "odd": 3, "transient": 4, "manual": 5}
+    for kind, count in faults.items():
         for week in rng.sample([w for w, k in kinds.items() if k == "honest" and w < 52], count):
             kinds[week] = kind
     return kinds
@@ -566,22 +678,28 @@ def _deliver(world, week, kind):
     """What comes in a week; a late span comes in the next."""
     if kind in ("none", "late"):
         return
-    path = world.deliver(week, **({"train": 0, "test": 0} if kind == "empty" else {}))
+    sizes = {"empty": {"train": 0, "test": 0}, "small": {"train": 4, "test": 2}}
+    path = world.deliver(week, **sizes.get(kind, {}))
     if kind == "damaged":
         (path / "data_batch_1.bin").write_bytes(b"x" * 100)
+    if kind == "odd":  # beside a good span
+        (path.parent / f"span_{week}").mkdir()
+        (path / "again.bin").symlink_to(world.folder / "gone")
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_year_of_weekly_spans(world, seed):
     """52 weeks: no data, late, damaged, empty and poisoned spans, bad models, a machine that goes off at any moment.
 
-    No honest span is lost or new twice, nothing that was refused is trained on, and what is served is the last honest
-    model.
+    And small spans, folders that are none, gates that break down, candidates that nobody approves. No
+    honest span is lost or new twice, nothing refused is trained on, and what is served is the last honest model.
     """
     rng = random.Random(seed)  # noqa: S311
     kinds = _kinds_of_weeks(rng)
     world.poisoned = {week for week, kind in kinds.items() if kind == "poisoned"}
     world.worse = {week for week, kind in kinds.items() if kind == "worse"}
+    world.crashes = {week for week, kind in kinds.items() if kind == "transient"}
+    world.manual = {week for week, kind in kinds.items() if kind == "manual"}
     world.kill = lambda: (_ for _ in ()).throw(Killed) if rng.random() < 0.15 else None
     for week, kind in kinds.items():
         if kinds.get(week - 1) == "late":
@@ -597,13 +715,16 @@ def test_a_year_of_weekly_spans(world, seed):
     known = world.known()
     delivered = {week for week, kind in kinds.items() if kind != "none"}
     assert set(known.spans) == delivered
-    good = {week for week in delivered if kinds[week] in ("honest", "late", "worse")}
+    good = {week for week in delivered if kinds[week] not in ("damaged", "empty", "poisoned")}
+    assert len(arrivals.odd_folders(world.folder / "spans")) == 3
     assert {span for span, record in known.spans.items() if record.state == ledger.ACCEPTED} == good
     assert all(record.reason for span, record in known.spans.items() if span not in good)
     new = [span for training in known.trainings for span in training.new]
     assert sorted(new) == sorted(set(new)) == sorted(good)
     assert {span for window in world.began for span in window} == good
-    assert all(training.outcome in (ledger.PUSHED, ledger.NOT_PUSHED) for training in known.trainings)
+    ends = {training.outcome for training in known.trainings}
+    assert ends == {ledger.PUSHED, ledger.NOT_PUSHED, ledger.CANDIDATE}
+    assert {t.window[-1] for t in known.trainings if t.outcome == ledger.CANDIDATE} <= world.manual
     last = [training for training in known.trainings if training.outcome == ledger.PUSHED][-1]
     assert (last.version, tuple(last.window)) == world.pushed[-1][:2]
     assert len({version for version, *_ in world.pushed}) == len(world.pushed)
