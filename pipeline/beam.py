@@ -11,6 +11,10 @@ _WATCHED = (
 # Newer Beam's own default runner downloads a binary when it starts; this one is in both lanes.
 _IN_PROCESS = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
+# Spark's tasks give their worker back at their end, and Beam ends one that nobody holds: the next wave of tasks would
+# start another, which imports TensorFlow.
+_IDLE_WORKER_MILLIS = 60_000
+
 
 def beam_args(config: BeamConfig) -> list[str]:
     """Returns the command-line options with which TFX runs its Beam components."""
@@ -31,7 +35,11 @@ def _flink(config: BeamConfig) -> list[str]:
 
 
 def _spark(config: BeamConfig) -> list[str]:
-    return [*_cluster(config), f"--sdk_worker_parallelism={config.workers}"]
+    return [
+        *_cluster(config),
+        f"--sdk_worker_parallelism={config.workers}",
+        f"--environment_cache_millis={_IDLE_WORKER_MILLIS}",
+    ]
 
 
 def _cluster(config: BeamConfig) -> list[str]:

@@ -42,6 +42,7 @@ def test_processes_job_server_and_workers():
     assert (portable["job_endpoint"], portable["environment_type"]) == ("localhost:8099", "LOOPBACK")
     spark = _options(engine="spark", endpoint="spark:8099", workers=8)
     assert (str(spark["sdk_worker_parallelism"]), spark["environment_type"]) == ("8", "EXTERNAL")
+    assert int(spark["environment_cache_millis"]) > 0  # Beam's 0 starts a worker anew for each wave of tasks
 
 
 def test_the_limit_on_silence_and_the_page_reach_the_runner():
