@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
-from components.serving import serving_folder
+from components.serving import serving_folder, warm_up
 
 # Rows the network takes at once: what a larger request needs in memory does not grow with it.
 ROWS_AT_ONCE = 256
@@ -80,6 +80,20 @@ class ServedModel:
                 f"Cannot load a SavedModel from {path}: {reason(error)}. Give the folder of a pushed version."
             ) from error
         self.path = path
+
+    def warm_up(self) -> None:
+        """Runs the requests that the model brings along, so that the first real one finds everything built.
+
+        Raises:
+            ValueError: it cannot answer one of them, or they cannot be read. TensorFlow Serving refuses it, too.
+        """
+        for number, (name, inputs) in enumerate(warm_up.read(self.path)):
+            try:
+                self.call(name, inputs)
+            except (KeyError, ValueError, TypeError, tf.errors.OpError) as error:
+                raise ValueError(
+                    f"{self.path} fails at its own warm-up request {number}: {reason(error)}"
+                ) from error
 
     def call(
         self,

@@ -95,7 +95,9 @@ class VersionFollower:
         if self._refused.get(version.number) == changed:
             return None
         try:
-            return LoadedVersion(version.number, ServedModel(version.path))
+            model = ServedModel(version.path)
+            model.warm_up()
+            return LoadedVersion(version.number, model)
         except ValueError as error:
             self._refused[version.number] = changed
             LOG.warning("Version %d is passed over: %s", version.number, error)

@@ -1,11 +1,13 @@
 """The only SavedModel exporter: one model with every signature that is served, evaluated and pushed."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from components.data import features
 from components.data.dataset import CIFAR10, DataSet
 from components.data.preprocessing import decode_pixels
+from components.serving import warm_up
 from trainer.probe.image_decoding import decode_images
 from trainer.probe.probe import LinearClassifier
 
@@ -13,6 +15,8 @@ SERVING = "serving_default"
 EMBED_PIXELS = "embed_pixels"
 CLASSIFY = "classify"
 EVALUATE = "evaluate"
+# A server builds what it needs for a batch's size when it first sees that size.
+WARM_UP_ROWS = (1, 8)
 
 
 class ServedEncoder(tf.Module):
@@ -84,7 +88,7 @@ class ServedEncoder(tf.Module):
 def export(
     encoder: keras.Model, classifier: LinearClassifier, path: str, data_set: DataSet = CIFAR10
 ) -> None:
-    """Writes the SavedModel; it needs TensorFlow alone to be loaded.
+    """Writes the SavedModel with its warm-up requests; it needs TensorFlow alone to be loaded.
 
     Raises:
         ValueError: when the probe does not know as many classes as there are label names.
@@ -105,3 +109,28 @@ def export(
             EVALUATE: module.evaluate,
         },
     )
+    warm_up.write(path, warm_up_requests(data_set.shape))
+
+
+def warm_up_requests(shape: tuple[int, int, int]) -> list[warm_up.Request]:
+    """Requests that make each signature decode what it takes and run the network: noise, as PNG and as JPEG.
+
+    Args:
+        shape: of a picture: height, width, channels.
+    """
+    # Twice the size of a picture, so that resizing is warm, too.
+    noise = np.random.default_rng(0).integers(0, 256, (2 * shape[0], 2 * shape[1], 3), dtype=np.uint8)
+    encoded = [tf.io.encode_png(noise).numpy(), tf.io.encode_jpeg(noise).numpy()]
+    pixels = np.resize(noise, shape)
+    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[pixels.tobytes()]))
+    example = tf.train.Example(features=tf.train.Features(feature={features.IMAGE: feature}))
+    requests: list[warm_up.Request] = []
+    for rows in WARM_UP_ROWS:
+        images = np.array((encoded * rows)[:rows], dtype=object)
+        requests += [
+            (SERVING, {"image_bytes": images}),
+            (EMBED_PIXELS, {"pixels": np.stack([pixels] * rows)}),
+            (CLASSIFY, {"image_bytes": images}),
+            (EVALUATE, {"examples": np.array([example.SerializeToString()] * rows, dtype=object)}),
+        ]
+    return requests
