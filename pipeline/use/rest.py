@@ -5,7 +5,9 @@
     POST /v1/models/NAME[/versions/N]:predict     {"signature_name": ..., "instances": [...]} or {"inputs": ...}
 
 It serves the highest version of a serving folder and follows new ones without a gap. A request that is wrong gets
-status 4xx and {"error": ...}; the server goes on. docs/decisions/0071-serve.md says what it is not.
+status 4xx and {"error": ...}; the server goes on. Pictures are read as an import reads them: more kinds than the
+exported graph takes, upright, and over white where they are transparent. docs/decisions/0071-serve.md says what the
+server is not.
 """
 
 import contextlib
@@ -20,7 +22,9 @@ import numpy as np
 from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 from werkzeug.wrappers import Request, Response
 
+from components.data.pictures import PictureError
 from pipeline.use import http_server, json_values, memory
+from pipeline.use.sent_pictures import IMAGE_BYTES, as_encoder_takes
 from pipeline.use.served_model import RejectedInputError, Signature, TensorInfo
 from pipeline.use.version_follower import LoadedVersion, VersionFollower
 
@@ -117,8 +121,11 @@ class RestApp:
         rows = max(map(len, inputs.values()), default=0)
         values = json_values.answer_values(rows, signature)
         try:
+            if IMAGE_BYTES in inputs:
+                height, width = version.model.signatures["embed_pixels"].inputs["pixels"].shape[1:3]
+                inputs[IMAGE_BYTES] = as_encoder_takes(inputs[IMAGE_BYTES], height, width, self._turns.one)
             outputs = version.model.call(name, inputs, self._turns.one)
-        except RejectedInputError as error:
+        except (RejectedInputError, PictureError) as error:
             raise BadRequest(str(error)) from error
         with self._turn(values > LARGE_VALUES):
             return _encoded(outputs, by_row, signature)

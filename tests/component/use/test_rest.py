@@ -21,7 +21,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.serving.serving_requests import ANIMATED_GIF, png_bomb
+from components.serving.serving_requests import png_bomb
 from pipeline.use import http_server, rest, served_model, version_follower
 from tests.component import tiny_served
 
@@ -147,9 +147,8 @@ def test_several_outputs_and_strings(served, encoded):
         ({"signature_name": "embed_pixels", "instances": [[[[256] * 3] * 32] * 32]}, "outside 0 to 255"),
         ({"signature_name": "embed_pixels", "instances": [[[[10**30] * 3] * 32] * 32]}, "pixels"),
         ({"signature_name": "embed_pixels", "instances": [[[[0.5] * 3] * 32] * 32]}, "expected DT_UINT8"),
-        ({"instances": ["a text"]}, "Expected an image encoded as PNG or JPEG"),
-        ({"instances": [_b64(ANIMATED_GIF)]}, "Expected an image encoded as PNG or JPEG"),
-        ({"instances": [_b64(png_bomb(20_000))]}, "too many pixels"),
+        ({"instances": ["a text"]}, "Picture 0 cannot be read: no picture of a kind that is read"),
+        ({"instances": [_b64(png_bomb(20_000))]}, "20000x20000 are more than"),
         ({"signature_name": "evaluate", "instances": ["no Example"]}, "Could not parse example"),
     ],
 )
