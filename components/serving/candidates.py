@@ -58,6 +58,11 @@ class Candidate:
         return self.record["digest"]
 
     @property
+    def model(self) -> pathlib.Path:
+        """Its SavedModel, with the documents beside it."""
+        return self.path / _MODEL
+
+    @property
     def run_id(self) -> str | None:
         """The run that made it."""
         return self.record["lineage"].get("run_id")

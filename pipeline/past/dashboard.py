@@ -1,4 +1,4 @@
-"""A root as one page without network: what is served, accuracy and gates over time, spans, disk, every report.
+"""A root as one page without network: what is served or waits, accuracy and gates over time, spans, disk, reports.
 
 No TensorFlow is imported. The look is in dashboard.html and in the report's style.css.
 """
@@ -14,7 +14,8 @@ from urllib.parse import quote
 
 import jinja2
 
-from components.serving import serving_folder
+from components.serving import candidates, serving_folder
+from components.serving.candidates import Candidate
 from components.serving.serving_folder import Version
 from components.staging import write_atomically
 from pipeline.past import history, history_plot
@@ -24,6 +25,7 @@ from pipeline.root import Root
 
 FILE = "dashboard.html"
 JUDGED_SHOWN = 12  # columns of the table of gates
+DECISIONS_SHOWN = 20  # on candidates, of the newest
 RUNS_SHOWN = 200  # of the newest; the plot keeps its marks apart, and the page its size
 _REPORT_FILE = "report.html"
 _FOLDERS = (pathlib.Path(__file__).parent, pathlib.Path(charts.__file__).parent)
@@ -73,6 +75,17 @@ class DiskRow:
 
 
 @dataclasses.dataclass(frozen=True)
+class WaitingRow:
+    """The candidate that waits for approval, for how long, and the addresses of what is told about it; "" without."""
+
+    candidate: Candidate
+    age: str
+    report: str
+    card: str
+    verdict: str
+
+
+@dataclasses.dataclass(frozen=True)
 class VersionRow:
     """A version, and the addresses of what is told about it."""
 
@@ -117,12 +130,15 @@ def context(root: Root, past: History, folder: pathlib.Path, now: dt.datetime) -
     judged = [run for run in runs if run.blessed is not None][-JUDGED_SHOWN:]
     versions = _versions(root, past, folder)
     served = next((row for row in versions if row.version.served), None)
+    candidate = candidates.waiting(root.serving)
     disk = disk_use(root.path)
     return {
         "root": str(root.path),
         "now": now.isoformat(timespec="seconds"),
         "served": served,
         "since": "" if served is None else age(str(served.version.record.get("published_at", "")), now),
+        "waiting": None if candidate is None else _waiting(root, candidate, folder, now),
+        "decisions": candidates.decisions(root.serving)[: -DECISIONS_SHOWN - 1 : -1],
         "versions": versions[::-1],
         "last": runs[-1] if runs else None,
         "plot": history_plot.plot(dataclasses.replace(past, runs=runs)),  # escaped by ElementTree
@@ -130,7 +146,7 @@ def context(root: Root, past: History, folder: pathlib.Path, now: dt.datetime) -
         "judged": judged,
         "gates": gate_rows(judged),
         "spans": span_rows(past),
-        "runs": [RunRow(run, _report(root, run, folder)) for run in reversed(runs)],
+        "runs": [RunRow(run, _report(root, run.run_id, folder)) for run in reversed(runs)],
         "left_out": len(past.runs) - len(runs),
         "disk": disk,
         "disk_total": sum(row.bytes for row in disk),
@@ -260,8 +276,18 @@ def _versions(root: Root, past: History, folder: pathlib.Path) -> list[VersionRo
     ]
 
 
-def _report(root: Root, run: RunEntry, folder: pathlib.Path) -> str:
-    return "" if run.run_id is None else _link(root.summary(run.run_id).with_name(_REPORT_FILE), folder)
+def _waiting(root: Root, candidate: Candidate, folder: pathlib.Path, now: dt.datetime) -> WaitingRow:
+    return WaitingRow(
+        candidate,
+        age(str(candidate.record["held_at"]), now),
+        _report(root, candidate.run_id, folder),
+        _link(candidate.model / serving_folder.CARD_HTML_FILE, folder),
+        _link(candidate.model / serving_folder.VERDICT_FILE, folder),
+    )
+
+
+def _report(root: Root, run_id: str | None, folder: pathlib.Path) -> str:
+    return "" if run_id is None else _link(root.summary(run_id).with_name(_REPORT_FILE), folder)
 
 
 def _link(path: pathlib.Path, folder: pathlib.Path) -> str:

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from components.gate.misses import Miss
-from components.serving import serving_folder
+from components.serving import candidates, serving_folder
 from pipeline import cli
 from pipeline.past import dashboard, history
 from pipeline.root import Root
@@ -111,6 +111,29 @@ def test_gates_over_time_are_what_each_run_missed_and_by_how_much(past):
     assert "after run 3" in gain.summary
     assert change is not None
     assert (change.first, change.last) == ("5", "5")
+
+
+def test_a_candidate_that_waits_is_on_the_first_screen_and_what_became_of_it_stays(past, tmp_path):
+    assert "waits for approval" not in dashboard.render(past, past.path, NOW)
+    root, run_id = small_root.copied(past, tmp_path / "root"), str(history.history(past).runs[1].run_id)
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / serving_folder.SAVED_MODEL_FILE).write_text("another model")
+    lineage = {"run_id": run_id, "metrics": {"sparse_categorical_accuracy": 0.875}}
+    held = candidates.hold(model, root.serving, lineage)
+    text = dashboard.render(root, root.path, NOW)
+    facts = Reader(text).facts
+    assert (facts["candidate"], facts["candidate_accuracy"]) == ({held.name}, {"87.50%"})
+    before_accuracy = text.split('<section id="accuracy">')[0]
+    assert f"byol approve --root {root.path} {held.name}".replace("&", "&amp;") in before_accuracy
+    assert unquote(links(text)[0]) == str(
+        root.summary(run_id).with_name("report.html").relative_to(root.path)
+    )
+    candidates.reject(root.serving, "Ada", "cats <look> like dogs")
+    text = dashboard.render(root, root.path, NOW)
+    assert "waits for approval" not in text
+    assert f"<td>{held.name}</td><td>rejected</td><td>Ada</td>" in text
+    assert "cats &lt;look&gt; like dogs" in text
 
 
 def test_disk_use_counts_every_byte_once(tmp_path):
