@@ -6,10 +6,9 @@ decode in one batched op, and the image-quality figures by which StatisticsGen c
 (docs/decisions/0010-what-a-row-holds.md).
 """
 
-import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -29,7 +28,8 @@ from tfx.proto import example_gen_pb2, range_config_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import proto_utils
 
-from components.data import cifar10, dataset, features
+from components.data import cifar10, dataset, example_files, features
+from components.data.content_driver import ContentDriver
 from components.data.dataset import CIFAR10, DataSet
 
 FILES_PROPERTY = (
@@ -117,25 +117,6 @@ def read_range(record_range: RecordRange, data_set: DataSet = CIFAR10) -> tuple[
             "The file was changed while it was being read."
         )
     return cifar10.decode_records(data, record_range.path, record_range.first, data_set)
-
-
-def file_digests(input_base: str, patterns: Iterable[str]) -> dict[str, str]:
-    """SHA-256, as hex digits, of every file below `input_base` that a pattern matches, by its name there.
-
-    Any Beam file system will do; a file is read in blocks of a megabyte.
-    """
-    base = input_base.rstrip("/") + "/"
-    matches = FileSystems.match([os.path.join(base, pattern) for pattern in patterns])
-    paths = {file.path for match in matches for file in match.metadata_list}
-    return {path.removeprefix(base): _sha256(path) for path in sorted(paths)}
-
-
-def _sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def serialized_examples(images: np.ndarray, labels: np.ndarray) -> Iterator[bytes]:
@@ -233,6 +214,7 @@ class Executor(BaseExampleGenExecutor):
         self._log_startup(input_dict, output_dict, exec_properties)
         examples = output_dict[standard_component_specs.EXAMPLES_KEY]
         artifact = artifact_utils.get_single_instance(examples)
+        files = example_files.digests(exec_properties)
         with self._make_beam_pipeline() as pipeline:
             splits = self.GenerateExamplesByBeam(pipeline, exec_properties)
             if _holds_out(exec_properties):
@@ -244,17 +226,14 @@ class Executor(BaseExampleGenExecutor):
                 )
                 _ = rows | f"Write[{split}]" >> beam.io.WriteToTFRecord(prefix)
         examples_utils.set_payload_format(artifact, example_gen_pb2.FORMAT_TF_EXAMPLE)
-        artifact.set_string_custom_property(FILES_PROPERTY, json.dumps(_files_read(exec_properties)))
+        if example_files.digests(exec_properties) != files:  # else they are those of the bytes that were read
+            raise OSError(
+                f"A file below {exec_properties[standard_component_specs.INPUT_BASE_KEY]} was changed while it was being "
+                "read. Run the same command again when nobody writes there."
+            )
+        artifact.set_string_custom_property(FILES_PROPERTY, json.dumps(files))
         described = dataset.from_json(exec_properties.get(DATA_SET_KEY) or "")
         artifact.set_string_custom_property(DATA_SET_KEY, described.to_json())
-
-
-def _files_read(exec_properties: dict[str, Any]) -> dict[str, str]:
-    """The digests of the input files; the driver has put the span's number into the patterns by now."""
-    chosen = example_gen_pb2.Input()
-    proto_utils.json_to_proto(exec_properties[standard_component_specs.INPUT_CONFIG_KEY], chosen)
-    base = exec_properties[standard_component_specs.INPUT_BASE_KEY]
-    return file_digests(base, [split.pattern for split in chosen.splits])
 
 
 def _holds_out(exec_properties: dict[str, Any]) -> bool:
@@ -292,6 +271,7 @@ class Cifar10ExampleGen(FileBasedExampleGen):
     """
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
+    DRIVER_CLASS = ContentDriver
 
     def __init__(
         self,

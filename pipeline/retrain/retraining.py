@@ -102,7 +102,7 @@ def waiting(request: Request, known: Ledger) -> dict[int, str]:
     judge = judged_by(request.config)
     return {
         number: fingerprint
-        for number, fingerprint in arrivals.complete_spans(request.data).items()
+        for number, fingerprint in arrivals.complete_spans(request.data, known.spans).items()
         if number not in request.exclude and _is_new(number, fingerprint, request, known, judge)
     }
 
@@ -181,7 +181,7 @@ def odd(request: Request, known: Ledger) -> list[str]:
     Raises:
         ValueError: as `arrivals.complete_spans`.
     """
-    complete = arrivals.complete_spans(request.data)
+    complete = arrivals.complete_spans(request.data, known.spans)
     changed = [
         f"span {number} changed after it was accepted on {known.spans[number].seen[:10]}; what was read then is "
         "trained on. Deliver it under a new number, or exclude it."
@@ -273,10 +273,15 @@ def _look_at_new(
     those that are in it already are left to the next call.
     """
     reasons = {}
-    for number, fingerprint in waiting(request, known).items():
+    for number in waiting(request, known):
         if number in unseen:
             continue
         console.print(f"Looking at span {number}.", highlight=False)
+        folder = request.data / f"{cifar10.SPAN_FOLDER}{number}"
+        seal = arrivals.seal(
+            folder
+        )  # before the fingerprint: a change between the two is seen by the next call
+        fingerprint = arrivals.fingerprint(folder)
         newer = [span for span in known.accepted() if span > number]
         if len(newer) >= request.window and number not in request.accept:
             reason = f"{len(newer)} newer spans fill the window of {request.window}"
@@ -288,7 +293,7 @@ def _look_at_new(
                 unseen[number] = f"span {number} could not be looked at: {str(error).rstrip('.')}"
                 console.print(f"{unseen[number]}.", highlight=False, markup=False, soft_wrap=True)
                 continue
-        known.spans[number] = found
+        known.spans[number] = dataclasses.replace(found, seal=seal)
         known.save()
         state, reason = found.state, found.reason
         if state != ledger.ACCEPTED:
@@ -371,7 +376,7 @@ def _window(request: Request, place: Place, known: Ledger, console: Console) -> 
 
     One whose Examples were pruned is read again, or left out where its files are gone or others than they were.
     """
-    stored, complete = place.stored(), arrivals.complete_spans(request.data)
+    stored, complete = place.stored(), arrivals.complete_spans(request.data, known.spans)
     window = []
     for number in sorted({*known.accepted()[-request.window :], *known.untrained()}):
         fingerprint = known.spans[number].fingerprint

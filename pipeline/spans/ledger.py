@@ -33,6 +33,7 @@ class SpanRecord:
             where it says nothing.
         judged_by: digest of the limits and the code that refused it: under others it is looked at again. "" of a span
             that was not refused.
+        seal: of its files then, as `arrivals.seal`: as long as it is the same, they are not read for the fingerprint.
     """
 
     state: str
@@ -43,6 +44,7 @@ class SpanRecord:
     by_hand: bool = False
     allowed: str = ""
     judged_by: str = ""
+    seal: str = ""
 
 
 @dataclasses.dataclass

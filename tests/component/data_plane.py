@@ -83,7 +83,7 @@ def data_nodes(
     return nodes
 
 
-def run(root, nodes, beam_args=()):
+def run(root, nodes, beam_args=(), cache=False):
     """Runs nodes locally, with all artifacts below `root`."""
     LocalDagRunner().run(
         tfx.dsl.Pipeline(
@@ -92,7 +92,7 @@ def run(root, nodes, beam_args=()):
             components=nodes,
             metadata_connection_config=metadata.sqlite_metadata_connection_config(f"{root}/metadata.db"),
             beam_pipeline_args=[*(beam_args or IN_MEMORY)],
-            enable_cache=False,
+            enable_cache=cache,
         )
     )
 

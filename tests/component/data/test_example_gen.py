@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tfx.proto import range_config_pb2
 
-from components.data import cifar10, example_gen, features, preprocessing
+from components.data import cifar10, example_files, example_gen, features, preprocessing
 from pipeline.past.store_graph import StoreGraph
 from tests.component import data_plane
 
@@ -130,7 +131,7 @@ def test_any_beam_file_system_will_do(records, monkeypatch):
     np.testing.assert_array_equal(
         example_gen.read_range(found)[0], cifar10.read_records(records / "data_batch_1.bin")[0]
     )
-    digests = example_gen.file_digests("mem://bucket/", ["data_batch*.bin", "test_batch*.bin", "data*.bin"])
+    digests = example_files.file_digests("mem://bucket/", ["data_batch*.bin", "test_batch*.bin", "data*.bin"])
     assert digests == {"data_batch_1.bin": _sha256(records / "data_batch_1.bin")}
 
 
@@ -173,3 +174,41 @@ def test_pixels_of_another_length_are_refused():
     for images in ([b"x" * 3071], [b"x" * 3072, b"x" * 3071], [b"x" * 6144]):
         with pytest.raises(tf.errors.InvalidArgumentError):
             preprocessing.decode_pixels(tf.constant(images))
+
+
+def test_records_relabelled_in_place_with_their_old_times_do_not_come_from_the_cache(records, tmp_path):
+    def labels():
+        node = example_gen.Cifar10ExampleGen(input_base=str(records))
+        data_plane.run(tmp_path / "root", [node], cache=True)
+        folder = data_plane.artifact(tmp_path / "root", "Cifar10ExampleGen", "examples")
+        return sorted(row[features.LABEL] for row in data_plane.read_examples(folder / "Split-train"))
+
+    first = labels()
+    file = records / "data_batch_1.bin"
+    before, content = file.stat(), bytearray(file.read_bytes())
+    content[0] = (content[0] + 1) % 10
+    with file.open("r+b") as stream:
+        stream.write(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert labels() != first
+    executions = list(StoreGraph(tmp_path / "root" / "metadata.db").executions.values())
+    assert [execution.state for execution in executions] == ["COMPLETE", "COMPLETE"]
+    labels()
+    executions = list(StoreGraph(tmp_path / "root" / "metadata.db").executions.values())
+    assert [execution.state for execution in executions] == ["COMPLETE", "COMPLETE", "CACHED"]
+
+
+def test_the_digests_are_of_the_bytes_that_were_read(records, tmp_path, monkeypatch):
+    """Files that are written to between the digest and the end of reading fail the node."""
+
+    def generate(self, pipeline, properties):
+        found = whole(self, pipeline, properties)
+        content = bytearray((records / "test_batch.bin").read_bytes())
+        content[0] = (content[0] + 1) % 10
+        (records / "test_batch.bin").write_bytes(content)
+        return found
+
+    whole = example_gen.Executor.GenerateExamplesByBeam
+    monkeypatch.setattr(example_gen.Executor, "GenerateExamplesByBeam", generate)
+    with pytest.raises(Exception, match="was changed while it was being read"):
+        data_plane.run(tmp_path / "root", [example_gen.Cifar10ExampleGen(input_base=str(records))])

@@ -187,7 +187,7 @@ def told(known, versions):
         for training in known.trainings
     ]
     spans = {
-        number: {**dataclasses.asdict(span), "seen": "", "fingerprint": ""}
+        number: {**dataclasses.asdict(span), "seen": "", "fingerprint": "", "seal": ""}
         for number, span in known.spans.items()
     }
     return spans, trainings

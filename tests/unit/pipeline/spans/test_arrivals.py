@@ -1,11 +1,12 @@
-"""A span counts when its writer has said that it is complete, and is told from a repaired one without being read."""
+"""A span counts when its writer has said that it is complete, and is told from a repaired one by its content."""
 
 import os
 import pathlib
 
 import pytest
 
-from pipeline.spans import arrivals
+from components.data import file_digest
+from pipeline.spans import arrivals, ledger
 
 
 def _span(folder, number, *files, complete=True):
@@ -103,7 +104,7 @@ def test_a_span_that_may_not_be_looked_into_is_told_and_stops_none_beside_it(tmp
     assert told.startswith(f"span 4 in {tmp_path} cannot be looked into (Permission denied)")
 
 
-def test_the_fingerprint_changes_with_name_size_and_time_and_with_nothing_else(tmp_path):
+def test_the_fingerprint_changes_with_name_size_and_time(tmp_path):
     path = _span(tmp_path, 1, "data_batch_1.bin")
     file = path / "data_batch_1.bin"
     first = arrivals.fingerprint(path)
@@ -116,3 +117,72 @@ def test_the_fingerprint_changes_with_name_size_and_time_and_with_nothing_else(t
     longer = arrivals.fingerprint(path)
     file.rename(path / "data_batch_2.bin")
     assert len({first, touched, longer, arrivals.fingerprint(path)}) == 4
+
+
+def _relabel(file):
+    """Changes a label where it stands and puts the old times back, as `sed -i` with `touch -r` does."""
+    before = file.stat()
+    with file.open("r+b") as stream:
+        stream.write(b"\7")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+def _record(span, **told):
+    return ledger.SpanRecord(ledger.ACCEPTED, "", arrivals.fingerprint(span), ledger.now(), **told)
+
+
+def test_a_span_relabelled_in_place_with_its_old_times_is_another_delivery(tmp_path):
+    path = _span(tmp_path, 1, "data_batch_1.bin")
+    known = {1: _record(path, seal=arrivals.seal(path))}
+    assert arrivals.complete_spans(tmp_path, known) == {1: known[1].fingerprint}
+    _relabel(path / "data_batch_1.bin")
+    assert arrivals.complete_spans(tmp_path, known) != {1: known[1].fingerprint}
+
+
+def test_other_label_names_are_another_delivery(tmp_path):
+    path = _span(tmp_path, 1, "data_batch_1.bin", "dataset.json")
+    first = arrivals.fingerprint(path)
+    _relabel(path / "dataset.json")
+    assert arrivals.fingerprint(path) != first
+
+
+def test_what_was_not_written_to_is_not_read_again(tmp_path, monkeypatch):
+    path = _span(tmp_path, 1, "data_batch_1.bin")
+    known = {1: _record(path, seal=arrivals.seal(path))}
+    monkeypatch.setattr(file_digest, "sha256", lambda path: pytest.fail(f"{path} was read"))
+    assert arrivals.complete_spans(tmp_path, known) == {1: known[1].fingerprint}
+
+
+def test_other_permissions_are_no_other_delivery(tmp_path):
+    path = _span(tmp_path, 1, "data_batch_1.bin")
+    known = {1: _record(path, seal=arrivals.seal(path))}
+    (path / "data_batch_1.bin").chmod(0o600)
+    assert arrivals.seal(path) != known[1].seal
+    assert arrivals.complete_spans(tmp_path, known) == {1: known[1].fingerprint}
+
+
+def test_what_an_earlier_release_noted_goes_on_counting(tmp_path):
+    path = _span(tmp_path, 1, "data_batch_1.bin")
+    earlier = arrivals.fingerprint(path).partition(":")[0]
+    known = {1: ledger.SpanRecord(ledger.ACCEPTED, "", earlier, ledger.now())}
+    assert arrivals.complete_spans(tmp_path, known) == {1: earlier}
+    os.utime(path / "data_batch_1.bin", ns=(0, 1))
+    assert arrivals.complete_spans(tmp_path, known) != {1: earlier}
+
+
+def test_a_file_that_cannot_be_read_keeps_no_other_span_waiting(tmp_path, monkeypatch):
+    for number in (1, 2):
+        _span(tmp_path, number, "data_batch_1.bin")
+    whole = arrivals.complete_spans(tmp_path)
+
+    def sha256(path):
+        if "span-1" in str(path):
+            raise OSError(5, "Input/output error")
+        return read(path)
+
+    read = file_digest.sha256
+    monkeypatch.setattr(file_digest, "sha256", sha256)
+    found = arrivals.complete_spans(tmp_path)
+    assert found[2] == whole[2]
+    assert found[1] != whole[1]
