@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import pathlib
 import time
@@ -64,6 +65,7 @@ class Notices:
         with contextlib.suppress(RootInUseError), self._root.locked():
             _say(self._signs.started())
             self._post_odd()
+            self._post_untold()
             self._finish(
                 retraining.Outcome(retraining.NOTHING_NEW, seconds=None), NOTHING_OR_PUSHED, lambda: 0
             )
@@ -79,6 +81,7 @@ class Notices:
         self._refused_before = _refused(self._root)
         _say(self._signs.started())
         self._post_odd()
+        self._post_untold()
         try:
             outcome = work()
         except KeyboardInterrupt:
@@ -90,8 +93,10 @@ class Notices:
             self._post(_event(self._root, failure))
             self._finish(failure, USAGE if isinstance(error, ValueError | OSError) else FAILED, waiting)
             raise
+        known = ledger.Ledger.load(self._root.ledger)
         if outcome.kind in hooks.KINDS:
-            self._post(_event(self._root, outcome))
+            self._post(_with_id(_event(self._root, outcome), known.untold()))
+        known.all_told()
         self._finish(outcome, STATUS[outcome.kind], waiting)
         return outcome
 
@@ -138,6 +143,23 @@ class Notices:
             write_atomically(self._told_odd, json.dumps(self._odd, indent=1) + "\n")
         except OSError as error:
             _say([f"{self._told_odd} cannot be written ({error.strerror}); the hook may be told twice."])
+
+    def _post_untold(self) -> None:
+        """Keeps the events of what an earlier call decided and was killed before it could tell."""
+        try:
+            known = ledger.Ledger.load(self._root.ledger)
+        except ValueError:
+            return  # the work says so
+        untold = known.untold()
+        untaken = tuple((number, retraining.untaken(number, span)) for number, span in untold.spans.items())
+        outcomes = [_outcome_of(training) for training in untold.trainings]
+        if untaken:  # one event tells of all that a call came to
+            last = outcomes.pop() if outcomes else retraining.Outcome(ledger.NOT_PUSHED, seconds=None)
+            outcomes.append(dataclasses.replace(last, untaken=untaken))
+        for place, outcome in enumerate(outcomes):
+            about = dataclasses.replace(untold, trainings=untold.trainings[place : place + 1])
+            self._post(_with_id(_event(self._root, outcome), about))
+        known.all_told()
 
     def training(self, detail: str) -> None:
         """Tells monitoring what the call is at."""
@@ -225,6 +247,31 @@ def report_address(root: Root, run_id: str | None) -> str:
         return ""
     report = (root.summary(run_id).parent / REPORT_FILE).absolute()
     return report.as_uri() if report.is_file() else ""
+
+
+def _outcome_of(training: ledger.Training) -> retraining.Outcome:
+    return retraining.Outcome(
+        training.outcome,
+        training.reason,
+        tuple(training.new),
+        training.run_id,
+        training.version,
+        training.accuracy,
+        seconds=None,
+        told=training.reason,
+    )
+
+
+def _with_id(event: hooks.Event, untold: ledger.Ledger) -> hooks.Event:
+    """The event with the id of the decision that it tells of: told again after a kill, it has the same."""
+    about: dict[str, object] = {str(number): span.seen for number, span in untold.spans.items()}
+    if untold.trainings:
+        last = untold.trainings[-1]
+        about = {"window": last.window, "started": last.started, "ended": last.ended}
+    if not about:
+        return event
+    text = json.dumps([event.root, event.kind, about], sort_keys=True)
+    return dataclasses.replace(event, id=hashlib.sha256(text.encode()).hexdigest()[:32])
 
 
 def _sentence(outcome: retraining.Outcome) -> tuple[str, list[str]]:

@@ -293,13 +293,18 @@ def _look_at_new(
                 unseen[number] = f"span {number} could not be looked at: {str(error).rstrip('.')}"
                 console.print(f"{unseen[number]}.", highlight=False, markup=False, soft_wrap=True)
                 continue
-        known.spans[number] = dataclasses.replace(found, seal=seal)
+        known.spans[number] = dataclasses.replace(found, seal=seal, told=found.state == ledger.ACCEPTED)
         known.save()
         state, reason = found.state, found.reason
         if state != ledger.ACCEPTED:
             console.print(f"Span {number}: {state}. {reason}", highlight=False, markup=False, soft_wrap=True)
-            reasons[number] = f"span {number} was not taken ({state}): {reason.rstrip('.')}"
+            reasons[number] = untaken(number, found)
     return reasons
+
+
+def untaken(number: int, span: ledger.SpanRecord) -> str:
+    """What is said of a span that was not taken."""
+    return f"span {number} was not taken ({span.state}): {span.reason.rstrip('.')}"
 
 
 def _look_at(
@@ -452,7 +457,7 @@ def _overtaken(place: Place, known: Ledger, training: Training, reason: str) -> 
 
 
 def _ended(known: Ledger, training: Training) -> Outcome:
-    training.ended = ledger.now()
+    training.ended, training.told = ledger.now(), False
     known.save()
     return Outcome(
         kind=training.outcome,

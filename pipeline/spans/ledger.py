@@ -34,6 +34,7 @@ class SpanRecord:
         judged_by: digest of the limits and the code that refused it: under others it is looked at again. "" of a span
             that was not refused.
         seal: of its files then, as `arrivals.seal`: as long as it is the same, they are not read for the fingerprint.
+        told: whether the hook's event of a span that was not taken is kept; a kill may come before that.
     """
 
     state: str
@@ -45,6 +46,7 @@ class SpanRecord:
     allowed: str = ""
     judged_by: str = ""
     seal: str = ""
+    told: bool = True
 
 
 @dataclasses.dataclass
@@ -66,6 +68,7 @@ class Training:
         accuracy: on the fixed test set.
         attempts: how often it was begun.
         started, ended: ISO 8601 in UTC.
+        told: whether the hook's event of its end is kept; a kill may come before that.
     """
 
     window: list[int]
@@ -82,6 +85,7 @@ class Training:
     attempts: int = 0
     started: str = ""
     ended: str | None = None
+    told: bool = True
 
 
 @dataclasses.dataclass
@@ -96,11 +100,17 @@ class Ledger:
     def load(cls, path: pathlib.Path) -> "Ledger":
         """Reads the file; an empty ledger when there is none.
 
+        One that a power cut emptied or cut short is read as it was one decision before: what was done since is found
+        done by TFX's cache and by the push, and is noted again.
+
         Raises:
             ValueError: the file is not a ledger of this format. It is left as it is.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            if _is_cut(text) and _former(path).exists():
+                text = _former(path).read_text(encoding="utf-8")
+            content = json.loads(text)
             if content["format"] != _FORMAT:
                 raise ValueError(f"format {content['format']}, expected {_FORMAT}")
             spans = {int(number): SpanRecord(**span) for number, span in content["spans"].items()}
@@ -114,12 +124,16 @@ class Ledger:
             ) from error
 
     def save(self) -> None:
-        """Writes the file in one rename."""
+        """Writes the file in one rename, and before that the one that it replaces under a second name."""
         content: dict[str, Any] = {
             "format": _FORMAT,
             "spans": {str(number): dataclasses.asdict(self.spans[number]) for number in sorted(self.spans)},
             "runs": [dataclasses.asdict(training) for training in self.trainings],
         }
+        if not self.path.exists():  # begun anew: what was before is no longer asked
+            _former(self.path).unlink(missing_ok=True)
+        elif not _is_cut(before := self.path.read_text(encoding="utf-8")):
+            write_atomically(_former(self.path), before)
         write_atomically(self.path, json.dumps(content, indent=1) + "\n")
 
     def mark(
@@ -128,6 +142,21 @@ class Ledger:
         """Remembers what became of a span."""
         self.spans[span] = SpanRecord(state, reason, fingerprint, now(), compared or [])
         self.save()
+
+    def untold(self) -> "Ledger":
+        """The part of it whose events are not kept yet."""
+        spans = {number: span for number, span in self.spans.items() if not span.told}
+        return Ledger(self.path, spans, [training for training in self.trainings if not training.told])
+
+    def all_told(self) -> None:
+        """Remembers that the event of everything in it is kept."""
+        untold = self.untold()
+        for span in untold.spans.values():
+            span.told = True
+        for training in untold.trainings:
+            training.told = True
+        if untold.spans or untold.trainings:
+            self.save()
 
     def accepted(self) -> list[int]:
         """Spans that may be trained on, ascending."""
@@ -147,6 +176,15 @@ class Ledger:
         """Untrained spans that no training, given up ones included, was ever begun for."""
         begun = {span for t in self.trainings for span in t.window}
         return [span for span in self.untrained() if span not in begun]
+
+
+def _former(path: pathlib.Path) -> pathlib.Path:
+    return path.with_name(f"{path.stem}.before{path.suffix}")
+
+
+def _is_cut(text: str) -> bool:
+    """Whether its end is missing, as after a power cut; another fault is somebody's doing, and for them to mend."""
+    return not text.rstrip("\0\n ").endswith("}")
 
 
 def now() -> str:

@@ -32,12 +32,12 @@ def call(tmp_path, monkeypatch):
     # An interrupted command lets a second Ctrl-C end the process.
     monkeypatch.setattr(signal, "signal", lambda *_: None)
 
-    def invoke(work=None, *more):
+    def invoke(work=None, *more, catch=True):
         monkeypatch.setattr(retraining, "retrain", work)
         command = f"{sys.executable} {hook}"
         hooks = ["--on-pushed", command, "--on-refused", command, "--on-failed", command]
         rest = ["--data", str(data), "--root", str(tmp_path / "root"), "--preset", "demo", *hooks, *more]
-        return CliRunner().invoke(cli.app, ["retrain", *rest])
+        return CliRunner().invoke(cli.app, ["retrain", *rest], catch_exceptions=catch)
 
     return invoke
 
@@ -373,3 +373,51 @@ def test_a_full_disk_is_told_all_the_same(call, tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.retrain.outbox.write_atomically", full)
     assert "cannot be kept" in call(_pushed).output
     assert [event["version"] for event in told(tmp_path)] == [7]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of the call runs after it but what the interpreter insists on."""
+
+
+def _trains(request, killed):
+    """Decides on a training and on a span as `retraining` does, and is killed after the ledger was saved."""
+    known = Ledger.load(request.root.ledger)
+    known.spans[2] = ledger.SpanRecord(ledger.REFUSED, "dark pictures", "f", ledger.now(), told=False)
+    done = ledger.Training([1], [1], "never", None, None, None, started=ledger.now())
+    known.trainings.append(done)
+    done.outcome, done.reason, done.ended, done.told = ledger.NOT_PUSHED, "too low", ledger.now(), False
+    known.save()
+    if killed:
+        raise Killed
+    return retraining.Outcome(ledger.NOT_PUSHED, "too low", (1,), told="too low")
+
+
+def test_an_event_between_the_ledger_and_the_outbox_is_told_by_the_next_call(call, tmp_path):
+    with pytest.raises(Killed):
+        call(lambda request, *_: _trains(request, killed=True), catch=False)
+    assert told(tmp_path) == []
+    call(lambda *_: retraining.Outcome(retraining.NOTHING_NEW))
+    events = told(tmp_path)
+    assert [(event["kind"], event["reason"], event["spans"], event["findings"]) for event in events] == [
+        ("refused", "too low", [1], ["span 2 was not taken (refused): dark pictures"])
+    ]
+    call(lambda *_: retraining.Outcome(retraining.NOTHING_NEW))
+    assert told(tmp_path) == events
+
+
+def test_an_event_told_again_after_a_kill_has_the_id_that_it_had(call, tmp_path, monkeypatch):
+    whole = Ledger.all_told
+
+    def killed(known):
+        if known.untold().trainings:
+            raise Killed
+        whole(known)
+
+    monkeypatch.setattr(Ledger, "all_told", killed)
+    with pytest.raises(Killed):
+        call(lambda request, *_: _trains(request, killed=False), catch=False)
+    monkeypatch.setattr(Ledger, "all_told", whole)
+    call(lambda *_: retraining.Outcome(retraining.NOTHING_NEW))
+    ids = [event["id"] for event in told(tmp_path) if event["reason"] == "too low"]
+    assert len(ids) == 2
+    assert len(set(ids)) == 1

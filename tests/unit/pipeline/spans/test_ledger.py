@@ -48,3 +48,40 @@ def test_another_file_is_refused_and_left_alone(known, content):
     with pytest.raises(ValueError, match=r"is not a ledger of `byol retrain`.*move it away"):
         Ledger.load(known.path)
     assert known.path.read_text() == content
+
+
+@pytest.mark.parametrize(
+    "cut", [lambda text: "", lambda text: "\0" * len(text), lambda text: text[: len(text) // 2]]
+)
+def test_a_ledger_that_a_power_cut_took_is_as_it_was_one_decision_before(tmp_path, cut):
+    known = Ledger(tmp_path / "ledger.json")
+    for number in (1, 2, 3):
+        known.mark(number, ledger.ACCEPTED, f"fingerprint {number}")
+    path = tmp_path / "ledger.json"
+    path.write_text(cut(path.read_text()))
+    again = Ledger.load(path)
+    assert again.accepted() == [1, 2]
+    again.mark(3, ledger.EXCLUDED, "")
+    path.write_text("")  # and again: what is kept is what was decided, not what was cut
+    assert Ledger.load(path).accepted() == [1, 2]
+
+
+def test_a_ledger_that_somebody_spoilt_is_not_replaced_silently(tmp_path):
+    known = Ledger(tmp_path / "ledger.json")
+    for number in (1, 2):
+        known.mark(number, ledger.ACCEPTED, "")
+    (tmp_path / "ledger.json").write_text('{"format": 1, "spans": }')
+    with pytest.raises(ValueError, match="is not a ledger"):
+        Ledger.load(tmp_path / "ledger.json")
+
+
+def test_a_ledger_that_was_moved_away_begins_anew_for_good(tmp_path):
+    path = tmp_path / "ledger.json"
+    known = Ledger(path)
+    for number in (1, 2):
+        known.mark(number, ledger.ACCEPTED, "")
+    path.unlink()
+    Ledger.load(path).mark(7, ledger.ACCEPTED, "")
+    path.write_text("")
+    with pytest.raises(ValueError, match="is not a ledger"):
+        Ledger.load(path)
