@@ -1,11 +1,12 @@
 """`byol serve` under good and hostile requests at once, with versions that change, in a process of its own.
 
-    python -m benchmarks.serve_soak --root runs/demo                                    100,000 good, 10,000 hostile
-    python -m benchmarks.serve_soak --root runs/demo --good 500 --hostile 100 --changes 2
+    python -m benchmarks.serve_soak --root runs/demo --write table.md                   100,000 good, 10,000 hostile
+    python -m benchmarks.serve_soak --root runs/demo --good 500 --hostile 100 --changes 2 --seconds 2
 
-Prints requests a second and latency of the good requests, the server's memory, and what failed; the exit status is 1 if
-a good request failed, an answer was another model's, or the server ended. The root itself is only read: versions are
-copies of its served one, published into a temporary folder.
+It asks with 1, 8 and 64 clients for `--seconds` each; then comes the soak, of `--minutes` at most. Prints a table of
+requests a second, latency and the server's memory, and what failed; the exit status is 1 if a good request failed, an
+answer was another model's, or the server ended. The root itself is only read: versions are copies of its served one,
+published into a temporary folder.
 """
 
 import argparse
@@ -31,6 +32,8 @@ import numpy as np
 from pipeline.use.encoder import find_version
 
 PATH = "/v1/models/byol:predict"
+# Of the measurements before the soak.
+CLIENTS = (1, 8, 64)
 HEAD = b"POST /v1/models/byol:predict HTTP/1.1\r\nHost: soak\r\n"
 
 
@@ -100,7 +103,7 @@ def hostile(port: int, draw: random.Random) -> None:
     ]
     whole = [HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body for body in bodies]
     data = draw.choice(cut + whole)
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
         connection.sendall(data)
         if draw.random() < 0.5:
             connection.recv(1000)
@@ -111,9 +114,10 @@ def hostile(port: int, draw: random.Random) -> None:
 class Good:
     """The good clients: what they still have to send, how long each answer took, and what failed."""
 
-    def __init__(self, server: Server, body: bytes, requests: int, changes: int) -> None:
+    def __init__(self, server: Server, body: bytes, requests: int, changes: int, seconds: float) -> None:
         self.server, self.body, self.changes = server, body, changes
-        self.every = max(requests // (changes + 1), 1)
+        self.requests, self.lock = requests, threading.Lock()
+        self.allowed, self.deadline = seconds, time.monotonic() + seconds
         self.expected = json.loads(Client(server.port, body).ask()[1])["predictions"]
         self.left: queue.SimpleQueue = queue.SimpleQueue()
         for number in range(1, requests + 1):
@@ -125,11 +129,22 @@ class Good:
         """Sends what is left over one connection; several threads do."""
         client = Client(self.server.port, self.body)
         with contextlib.suppress(queue.Empty):
-            while True:
+            while time.monotonic() < self.deadline:
                 number = self.left.get_nowait()
-                if number % self.every == 0 and number // self.every <= self.changes:
-                    self.server.change()
+                self.change_in_time(number / self.requests)
                 self.send(client)
+
+    def change_in_time(self, asked: float) -> None:
+        """Publishes the next version when its share of the requests or of the time has passed.
+
+        Args:
+            asked: the share of the requests, in 0..1.
+        """
+        passed = max(asked, 1 - (self.deadline - time.monotonic()) / self.allowed)
+        with self.lock:
+            changed = self.server.number - 1
+            if changed < self.changes and passed >= (changed + 1) / (self.changes + 1):
+                self.server.change()
 
     def send(self, client: Client) -> None:
         """Sends one request and compares the answer with the first."""
@@ -144,22 +159,58 @@ class Good:
             self.failures.append(f"{status} {answer[:100]!r}")
 
 
-def load(server: Server, arguments: argparse.Namespace, body: bytes) -> tuple[Good, float]:
-    """Sends everything; the good clients, and how many seconds they took together."""
-    good = Good(server, body, arguments.good, arguments.changes)
-    threads = [threading.Thread(target=good.run) for _ in range(arguments.clients)]
+def ask(good: Good, clients: int) -> float:
+    """Sends good requests by so many clients at once; how many seconds they took together."""
+    threads = [threading.Thread(target=good.run) for _ in range(clients)]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - began
+
+
+def soak(good: Good, arguments: argparse.Namespace) -> tuple[float, int]:
+    """Good and hostile requests at once; the seconds that the good ones took, and how many hostile ones were sent."""
+
+    def one(number: int) -> bool:
+        if time.monotonic() >= good.deadline:
+            return False
+        hostile(good.server.port, random.Random(number))  # noqa: S311 - repeatable
+        return True
+
     with concurrent.futures.ThreadPoolExecutor(arguments.hostile_clients) as pool:
-        draws = [random.Random(number) for number in range(arguments.hostile)]  # noqa: S311 - repeatable
-        hostiles = [pool.submit(hostile, server.port, draw) for draw in draws]
-        began = time.perf_counter()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        took = time.perf_counter() - began
-        for one in hostiles:
-            one.result()
-    return good, took
+        hostiles = [pool.submit(one, number) for number in range(arguments.hostile)]
+        took = ask(good, arguments.clients)
+        return took, sum(sent.result() for sent in hostiles)
+
+
+def row(what: str, good: Good, took: float, memory: float) -> str:
+    """A line of the table."""
+    p50, p99 = np.percentile(good.seconds, [50, 99]) * 1000 if good.seconds else (np.nan, np.nan)
+    return (
+        f"| {what} | {len(good.seconds)} | {len(good.seconds) / took:.1f} | {p50:.1f} | {p99:.1f} "
+        f"| {max(good.seconds, default=np.nan) * 1000:.1f} | {memory:.0f} | {len(good.failures)} |"
+    )
+
+
+def measure(server: Server, arguments: argparse.Namespace, body: bytes) -> tuple[list[str], list[str]]:
+    """Everything; the table's lines, and what failed."""
+    lines = [
+        "| what | requests | a second | median ms | p99 ms | longest ms | memory MiB | failed |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    failures: list[str] = []
+    for clients in CLIENTS:
+        good = Good(server, body, arguments.good, 0, arguments.seconds)
+        took = ask(good, clients)
+        lines.append(row(f"{clients} clients", good, took, server.resident_mib()))
+        failures += good.failures
+    good = Good(server, body, arguments.good, arguments.changes, 60 * arguments.minutes)
+    took, sent = soak(good, arguments)
+    what = f"soak: {arguments.clients} clients, {sent} hostile requests, {server.number - 1} version changes"
+    lines.append(row(what, good, took, server.resident_mib()))
+    return lines, failures + good.failures
 
 
 def main() -> None:
@@ -169,32 +220,28 @@ def main() -> None:
     parser.add_argument("--good", type=int, default=100_000)
     parser.add_argument("--hostile", type=int, default=10_000)
     parser.add_argument("--changes", type=int, default=20, help="how often a new version appears")
+    parser.add_argument("--minutes", type=float, default=9, help="the soak ends after so long in any case")
+    parser.add_argument("--seconds", type=float, default=15, help="for each number of clients before it")
     parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--hostile-clients", type=int, default=4)
+    parser.add_argument("--hostile-clients", type=int, default=16)
+    parser.add_argument("--write", type=pathlib.Path, help="a file for the table, in Markdown")
     arguments = parser.parse_args()
     image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3))
     body = json.dumps({"signature_name": "embed_pixels", "instances": image.tolist()}).encode()
     with tempfile.TemporaryDirectory() as folder:
         server = Server(find_version(arguments.root), pathlib.Path(folder))
         try:
-            for _ in range(100):
-                Client(server.port, body).ask()
-            before = server.resident_mib()
-            good, took = load(server, arguments, body)
+            lines, failures = measure(server, arguments, body)
             alive = server.process.poll() is None
-            after = server.resident_mib() if alive else float("nan")
         finally:
             server.process.send_signal(signal.SIGTERM)
             status = server.process.wait(120)
-    seconds, failures = good.seconds, good.failures
-    p50, p99 = np.percentile(seconds, [50, 99]) * 1000
-    print(f"{len(seconds)} good requests of {arguments.clients} clients: {len(seconds) / took:.1f} a second")
-    print(f"latency: median {p50:.1f} ms, 99th percentile {p99:.1f} ms, longest {max(seconds) * 1000:.1f} ms")
-    print(f"{arguments.hostile} hostile requests, {arguments.changes} version changes")
-    print(f"memory: {before:.0f} MiB before, {after:.0f} MiB after")
-    print(f"failed: {len(failures)}; alive: {alive}; status at the end: {status}")
+    table = "\n".join(lines) + "\n"
+    print(f"{table}\nfailed: {len(failures)}; alive: {alive}; status at the end: {status}")
     for failure in failures[:10]:
         print(f"  {failure}")
+    if arguments.write:
+        arguments.write.write_text(table)
     if failures or not alive or status:
         sys.exit(1)
 
