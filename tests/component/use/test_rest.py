@@ -228,6 +228,53 @@ def test_every_address_under_the_fuzzer_is_answered_in_json(served, method, path
     assert method == "HEAD" or (set(json.loads(data)) == {"error"}) == (answer.status != 200)
 
 
+BODIES = st.one_of(
+    st.binary(max_size=200),
+    st.integers(1, 20_000).map(lambda depth: b'{"instances":' + b"[" * depth),
+    st.integers(1, 20_000).map(lambda depth: b'{"inputs":' + b'{"a":' * depth),
+    st.text("aA4+/=-_ \r\n", max_size=12).map(
+        lambda text: json.dumps({"instances": [{"b64": text}]}).encode()
+    ),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["b64", "x"]), inner),
+        max_leaves=8,
+    ).map(lambda rows: json.dumps({"signature_name": "embed_pixels", "instances": rows}).encode()),
+    st.just(b'{"instances":[' + b"0," * 3_000_000 + b"0]}"),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    body=BODIES,
+    packed=st.sampled_from(["", "gzip", "cut gzip", "unpacked", "br"]),
+    chunks=st.booleans(),
+    cut=st.booleans(),
+)
+def test_every_body_under_the_fuzzer_is_refused_in_json(served, body, packed, chunks, cut):
+    """Nothing of this can be answered: each is an error of the client's, told in JSON, or its connection is closed."""
+    _, _, url, _ = served
+    data = gzip.compress(body) if "gzip" in packed else body
+    data = data[:-4] if packed == "cut gzip" else data
+    encoding = {"": "", "br": "br"}.get(packed, "gzip")
+    head = "POST /v1/models/enc:predict HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    head += f"Content-Encoding: {encoding}\r\n" if encoding else ""
+    head += "Transfer-Encoding: chunked\r\n\r\n" if chunks else f"Content-Length: {len(data)}\r\n\r\n"
+    sent = b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data) if chunks and data else data
+    sent = b"0\r\n\r\n" if chunks and not data else sent
+    host, port = url.split("/")[2].split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(head.encode() + (sent[: len(sent) // 2] if cut else sent))
+        if cut and sent:
+            connection.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    if answer or not cut:
+        status, error = answer.split(b" ")[1], json.loads(answer.split(b"\r\n\r\n", 1)[1])
+        assert status in (b"400", b"413", b"415")
+        assert set(error) == {"error"}
+    assert _ask(f"{url}enc")[0] == 200
+
+
 def test_large_json_is_decoded_and_written_one_request_at_a_time(served, images, monkeypatch):
     _, _, url, _ = served
     monkeypatch.setattr(rest, "LARGE_BYTES", 100)
