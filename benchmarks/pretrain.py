@@ -26,11 +26,19 @@ from trainer.byol.monitors import MonitorImages
 from trainer.byol.pretraining import PretrainingImages, pretrain
 from trainer.byol.recipes import RECIPES
 from trainer.probe import crops
+from trainer.probe.config import ProbeConfig
 from trainer.probe.probe import ProbeResult, fit_probe
 
-# Recipes are probed like the largest preset.
+# A recipe's own offline probe; garder14's has one epoch for the whole images and one for each of 49 crops.
+PROBES = {"garder14": ProbeConfig(learning_rates=(5e-2,), crops=49, epochs=50, batch_size=512)}
+# All else of a recipe is the largest preset's.
 KNOWN = PRESETS | {
-    name: dataclasses.replace(PRESETS["gpu"], encoder=recipe.encoder, pretraining=recipe.pretraining)
+    name: dataclasses.replace(
+        PRESETS["gpu"],
+        encoder=recipe.encoder,
+        pretraining=recipe.pretraining,
+        probe=PROBES.get(name, PRESETS["gpu"].probe),
+    )
     for name, recipe in RECIPES.items()
 }
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from trainer import representations
+from trainer.byol import jax_epoch, jax_outputs
 
 # A tenth of the spread of directions chosen at random: healthy trainings here stay at 0.4 and more.
 COLLAPSE_SHARE = 0.1
@@ -71,15 +72,10 @@ def measure(model: keras.Model, images: MonitorImages) -> dict[str, float]:
         normalised projections about their mean; `rank_me` of the representations; `target_cosine`, the mean
         cosine of online and target projection of an image.
     """
-    queries = representations.embed(model.online_encoder, images.queries)
-    bank = representations.embed(model.online_encoder, images.bank)
-    online = representations.apply(model.online_projector, queries)
-    target = representations.apply(
-        model.target_projector, representations.embed(model.target_encoder, images.queries)
-    )
-    if not all(np.isfinite(outputs).all() for outputs in (queries, bank, online, target)):
+    outputs = jax_outputs.outputs if jax_epoch.applies() else _outputs
+    queries, online, target, predicted = outputs(model, images)
+    if predicted is None:
         return dict.fromkeys(MEASURED, float("nan"))
-    predicted = representations.knn_predict(bank, images.bank_labels, queries, classes=images.classes)
     unit = representations.unit_rows(online)
     values = (
         float(np.mean(predicted == images.query_labels)),
@@ -89,6 +85,24 @@ def measure(model: keras.Model, images: MonitorImages) -> dict[str, float]:
         float((unit * representations.unit_rows(target)).sum(axis=1).mean()),
     )
     return dict(zip(MEASURED, values, strict=True))
+
+
+def _outputs(
+    model: keras.Model, images: MonitorImages
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """The queries' representations, online and target projections, and the labels that kNN gives them; None for the
+    labels where anything is not finite.
+    """
+    queries = representations.embed(model.online_encoder, images.queries)
+    bank = representations.embed(model.online_encoder, images.bank)
+    online = representations.apply(model.online_projector, queries)
+    target = representations.apply(
+        model.target_projector, representations.embed(model.target_encoder, images.queries)
+    )
+    predicted = None
+    if all(np.isfinite(outputs).all() for outputs in (queries, bank, online, target)):
+        predicted = representations.knn_predict(bank, images.bank_labels, queries, classes=images.classes)
+    return queries, online, target, predicted
 
 
 def check(values: dict[str, float]) -> None:

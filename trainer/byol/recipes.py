@@ -106,7 +106,7 @@ SOLO_LEARN_CIFAR10 = Recipe(
 )
 
 GARDER14 = Recipe(
-    source="garder14/byol-tensorflow2, pretraining.py, augmentation.py, models.py",
+    source="garder14/byol-tensorflow2, pretraining.py, augmentation.py, models.py, linearevaluation.py",
     published="82.03% at 100 epochs, 86.92% at 200 on CIFAR-10, ResNet-18, offline linear, last epoch",
     hours="12 hours on one P100 for 200 epochs",
     images=CIFAR10_IMAGES,
@@ -121,18 +121,21 @@ GARDER14 = Recipe(
             name="adamw", base_learning_rate=5e-4, warmup_steps=0, weight_decay=0.0, schedule="constant"
         ),
         tau_schedule="constant",
-        # Crops of 13 to 32 pixels with a ratio of up to 3/2; jitter of strength 0.5.
-        view_1=ViewConfig(minimum_area=0.11, maximum_ratio=1.5, saturation=0.4),
-        view_2=ViewConfig(minimum_area=0.11, maximum_ratio=1.5, saturation=0.4),
+        # Crops of 13 to 32 pixels with a ratio of up to 3/2; one image in four flipped; jitter of strength 0.5.
+        view_1=ViewConfig(minimum_area=0.11, maximum_ratio=1.5, flip=0.25, saturation=0.4),
+        view_2=ViewConfig(minimum_area=0.11, maximum_ratio=1.5, flip=0.25, saturation=0.4),
     ),
     differences=(
         "Its loss is the mean of all terms, half of this one; Adam's steps do not know the scale of a loss.",
         "It calls the optimizer for each network in turn, so Adam's bias correction counts three steps for one.",
         "Its kernels start from Glorot's distribution, these from He's.",
-        "Its linear classifier trains on crops and flips for 50 epochs; `crops` and `epochs` of the probe here.",
-        "It flips a quarter of the images, resizes bilinearly and jitters in fixed order with added brightness.",
-        "Its EMA takes batch norm's moments along, and its batch norm is Keras' default (0.99, 1e-3).",
-        "It has no normalisation layer; its convolutions have biases.",
+        "Its crop's height and width are whole pixels, the longer one uniform; here the area is.",
+        "It resizes bilinearly and jitters in fixed order with added brightness.",
+        "Its EMA takes batch norm's moments along, which no training step reads.",
+        "Its batch norm is Keras' default: momentum 0.99, epsilon 1e-3.",
+        "It has no normalisation layer; its convolutions have biases, which batch norm cancels.",
+        "Its probe crops as its views do, anew for each image and epoch; here crops shift by up to 4 pixels.",
+        "Its probe's rate falls by a square to 5e-4, here by a cosine to 0; its features are not standardised.",
     ),
 )
 

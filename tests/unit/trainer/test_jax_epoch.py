@@ -45,3 +45,10 @@ def test_ten_updates_end_like_those_of_fit(found, which, devices):
         np.testing.assert_allclose(
             found[f"{which}/{name}"], found[f"fit/{name}"], atol=5e-5, rtol=5e-5, err_msg=name
         )
+
+
+def test_the_monitors_as_one_program_are_those_batch_by_batch(found):
+    """Neighbours, spread, ranks and the cosine with the target; a network of NaN makes all of them NaN."""
+    assert np.isfinite(found["monitors/batches"]).all()
+    np.testing.assert_allclose(found["monitors/one"], found["monitors/batches"], rtol=1e-3)
+    assert np.isnan(found["monitors/broken"]).all()

@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 
+from benchmarks import pretrain
 from pipeline.config import PRESETS
 from tests.unit.trainer.conftest import TINY
 from trainer import settings
@@ -98,3 +99,22 @@ def test_garder14s_rate_and_tau_stay_as_they_begin(data):
         target.assign(np.zeros(target.shape))
         model.update_target()
         np.testing.assert_allclose(np.asarray(target), 0.01, rtol=1e-5)
+
+
+def test_garder14s_recipe_is_complete_and_says_each_difference_left():
+    """Numbers of its pretraining.py, augmentation.py and linearevaluation.py; what has no setting here is named."""
+    recipe = recipes.GARDER14
+    for view in (recipe.pretraining.view_1, recipe.pretraining.view_2):
+        # 13 of 32 pixels and two thirds of it; one half flipped of the half that may be.
+        assert view.minimum_area == pytest.approx(13 * 13 * 2 / 3 / 32**2, abs=1e-3)
+        assert (view.flip, view.jitter, view.grey, view.blur, view.solarize) == (0.25, 0.8, 0.2, 0, 0)
+        assert (view.brightness, view.contrast, view.saturation, view.hue) == (0.4, 0.4, 0.4, 0.1)
+    assert (recipe.pretraining.head.hidden_dim, recipe.pretraining.head.output_dim) == (256, 128)
+    assert (recipe.pretraining.base_tau, recipe.pretraining.optimizer.weight_decay) == (0.99, 0.0)
+    probe = pretrain.KNOWN["garder14"].probe
+    assert probe.candidates() == ((5e-2, 0.0),)
+    assert (probe.epochs, probe.crops + 1, probe.batch_size) == (50, 50, 512)
+    said = " ".join(recipe.differences)
+    left = ("mean of all terms", "bias correction", "Glorot", "bilinearly", "moments", "epsilon", "biases")
+    for word in (*left, "normalisation layer", "whole pixels", "added brightness", "crops", "standardised"):
+        assert word in said
