@@ -8,6 +8,7 @@ import datetime as dt
 import itertools
 import os
 import pathlib
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -120,7 +121,7 @@ def render(root: Root, folder: pathlib.Path, now: dt.datetime) -> str:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "moment": moment, "size": size}
+    environment.filters |= {"percent": _percent, "moment": moment, "size": size, "quoted": _quoted}
     return environment.get_template("dashboard.html").render(context(root, past, folder, now))
 
 
@@ -234,6 +235,11 @@ def size(count: int) -> str:
 
 def _percent(share: float) -> str:
     return f"{share:.2%}"
+
+
+def _quoted(path: str) -> str:
+    """As a shell takes it."""
+    return shlex.quote(str(path))
 
 
 def _name(entry: os.DirEntry) -> str:

@@ -3,6 +3,7 @@
 import json
 import logging
 import pathlib
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -75,7 +76,8 @@ def stored(root: Root, run_id: str) -> "tuple[dict[str, Any], StoredRun]":
     if run.pruned:
         raise ValueError(
             f"The files of {', '.join(run.pruned)} of the run {run_id} were pruned, so its report cannot be written "
-            f"again. Its numbers are in {summary_file}, and `byol history --root {root.path}` tells its verdict."
+            f"again. Its numbers are in {summary_file}, and `byol history --root {shlex.quote(str(root.path))}` tells "
+            "its verdict."
         )
     return summary, run
 
@@ -85,7 +87,10 @@ def write_after_run(root: Root, run_id: str, console: Console) -> None:
     try:
         console.print(f"Report: {write_report(root, run_id)}", highlight=False, soft_wrap=True)
     except KeyboardInterrupt:
-        console.print(f"No report: interrupted. `byol report --root {root.path}` writes it.", highlight=False)
+        console.print(
+            f"No report: interrupted. `byol report --root {shlex.quote(str(root.path))}` writes it.",
+            highlight=False,
+        )
     except Exception as error:
         # The run is finished and its verdict stands; a page about it must not change that, whatever it stumbles over.
         _LOGGER.exception("The report of run %s could not be written.", run_id)

@@ -3,6 +3,7 @@
 import math
 import os
 import pathlib
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -102,7 +103,8 @@ def _tell(imported: "Imported", out: pathlib.Path) -> None:
             f"The largest class has {ratio:.1f} times as many training pictures as the smallest; the data gate takes "
             f"at most {_GATE_CLASS_RATIO:g}. If that is as it should be, add --set data.class_ratio={math.ceil(ratio)}."
         )
+    root = f"runs/{data_set.name.replace(' ', '-')}"
     typer.echo(
-        f"Next: byol run --preset cpu --data {out} --root runs/{data_set.name.replace(' ', '-')} "
+        f"Next: byol run --preset cpu --data {shlex.quote(str(out))} --root {shlex.quote(root)} "
         f"--set gate.minimum_test_images={test}"
     )
