@@ -380,7 +380,7 @@ def _check_counts(found: "RecordFolder", config: PipelineConfig) -> None:
             f"The gate needs {config.gate.minimum_test_images} test images; {found.path} has "
             f"{found.test_records}. Give the whole test split, or lower gate.minimum_test_images."
         )
-    config.gate.floors(found.data_set.classes)
+    config.gate.floors(found.data_set.label_names)
     config.pretraining.total_steps(found.train_records)
 
 

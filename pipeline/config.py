@@ -1,6 +1,8 @@
 """Presets: the only home of values. No TensorFlow, no Keras, so that the command line starts fast."""
 
 import dataclasses
+import difflib
+from collections.abc import Sequence
 
 from components.data import data_limits
 from components.data.data_limits import DataLimits
@@ -18,8 +20,8 @@ class GateConfig:
 
     Attributes:
         minimum_accuracy: floor of the accuracy over every test image.
-        class_floors: floor of the accuracy on each class: one number for all, or one each in the order of the data
-            set's label names.
+        class_floors: floor of the accuracy on each class: one number for all, one each in the order of the data set's
+            label names, or by name, {'cat': 0.4, 'dog': 0.3}; then a class that is not named has none.
         minimum_gain: by how much the model must beat the same probe on an untrained encoder, beyond doubt: the lower
             bound of the paired interval of the gain must reach it.
         maximum_regression: how much worse than the served model it may be. It is refused when the whole paired
@@ -39,7 +41,7 @@ class GateConfig:
     """
 
     minimum_accuracy: float
-    class_floors: tuple[float, ...]
+    class_floors: tuple[float, ...] | dict[str, float]
     minimum_gain: float
     maximum_regression: float
     minimum_corrupted_accuracy: float
@@ -62,7 +64,8 @@ class GateConfig:
             "minimum_label_agreement",
         ):
             _check_share(name, getattr(self, name))
-        for floor in self.class_floors:
+        floors = self.class_floors
+        for floor in floors.values() if isinstance(floors, dict) else floors:
             _check_share("class_floors", floor)
         if not self.class_floors:
             raise ValueError("gate.class_floors is one floor, or one for each class; received none.")
@@ -80,12 +83,25 @@ class GateConfig:
         if self.robustness_images < 1:
             raise ValueError(f"gate.robustness_images is at least 1; received {self.robustness_images}.")
 
-    def floors(self, classes: int) -> tuple[float, ...]:
-        """The floor of each of the data set's classes.
+    def floors(self, label_names: Sequence[str]) -> tuple[float, ...]:
+        """The floor of each of the data set's classes, in the order of its label names.
 
         Raises:
-            ValueError: there are several, and not as many as classes.
+            ValueError: there are several, and not as many as classes, or one is of a class that is none of these.
         """
+        classes = len(label_names)
+        if isinstance(self.class_floors, dict):
+            for name in self.class_floors.keys() - set(label_names):
+                close = difflib.get_close_matches(name, label_names, n=1)
+                hint = (
+                    f"Did you mean {close[0]!r}?"
+                    if close
+                    else f"There are {classes}, {label_names[0]!r} first."
+                )
+                raise ValueError(
+                    f"gate.class_floors names {name!r}, which is no class of this data set. {hint}"
+                )
+            return tuple(self.class_floors.get(name, 0.0) for name in label_names)
         if len(self.class_floors) not in (1, classes):
             raise ValueError(
                 f"gate.class_floors is one number, or one for each of {classes} classes; "

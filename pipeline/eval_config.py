@@ -1,6 +1,7 @@
 """What TFMA measures and the thresholds that decide."""
 
 import json
+from collections.abc import Sequence
 
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
@@ -18,15 +19,15 @@ _TOP_K = 5  # or less of fewer classes, where five always hold the right one
 CLASSES = len(features.LABEL_NAMES)  # of CIFAR-10
 
 
-def gate(config: GateConfig, classes: int = CLASSES) -> tfma.EvalConfig:
+def gate(config: GateConfig, label_names: Sequence[str] = features.LABEL_NAMES) -> tfma.EvalConfig:
     """The Evaluator's configuration: floors, no regression against the served model, every test image counted.
 
     Each threshold names its slice: the overall one, or one class. The slices by image quality are for reading.
     """
     accuracy = [_floor(config.minimum_accuracy, tfma.SlicingSpec())]
-    accuracy += [_floor(floor, _label_slice(label)) for label, floor in enumerate(config.floors(classes))]
+    accuracy += [_floor(floor, _label_slice(label)) for label, floor in enumerate(config.floors(label_names))]
     return _eval_config(
-        classes,
+        len(label_names),
         tfma.MetricConfig(class_name="SparseCategoricalAccuracy", per_slice_thresholds=accuracy),
         tfma.MetricConfig(
             class_name="ExampleCount",

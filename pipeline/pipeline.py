@@ -228,7 +228,8 @@ def create_pipeline(
 
     # The test split is read here and nowhere before: every row, against floors, the served model and the control.
     baseline, untrained = served.outputs["model"], random_probe.outputs["model"]
-    evaluator = _evaluator(EVALUATOR, test_examples, model, baseline, eval_config.gate(config.gate, classes))
+    floors = eval_config.gate(config.gate, locations.data_set.label_names)
+    evaluator = _evaluator(EVALUATOR, test_examples, model, baseline, floors)
     random_evaluator = _evaluator(
         RANDOM_EVALUATOR, test_examples, model, untrained, eval_config.gain(config.gate, classes)
     )

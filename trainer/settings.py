@@ -78,6 +78,9 @@ def _literal(text: str) -> Any:
 
 
 def _convert(kind: Any, value: Any, name: str) -> Any:
+    kind = _fitting(kind, value)
+    if typing.get_origin(kind) is dict and isinstance(value, dict):
+        return _by_name(kind, value, name)
     if dataclasses.is_dataclass(kind) and isinstance(value, dict):
         return from_dict(typing.cast(type, kind), value, f"{name}.")
     if typing.get_origin(kind) is tuple and isinstance(value, list | tuple):
@@ -87,11 +90,28 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
     accepted = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     if float in accepted and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    matches = any(isinstance(value, option) for option in accepted)
+    matches = any(isinstance(value, typing.get_origin(option) or option) for option in accepted)
     if not matches or (isinstance(value, bool) and bool not in accepted):
         expected = " or ".join(getattr(option, "__name__", str(option)) for option in accepted)
         raise ValueError(f"{name} must be {expected}; received {value!r}.")
     return value
+
+
+def _fitting(kind: Any, value: Any) -> Any:
+    """Of a choice between a tuple and a dictionary, the one that `value` is; any other type as it is."""
+    options = [option for option in typing.get_args(kind) if typing.get_origin(option) in (tuple, dict)]
+    if not isinstance(kind, types.UnionType) or not options:
+        return kind
+    wanted = dict if isinstance(value, dict) else tuple
+    return next((option for option in options if typing.get_origin(option) is wanted), options[0])
+
+
+def _by_name(kind: Any, value: dict[Any, Any], name: str) -> dict[str, Any]:
+    _, kind_of_each = typing.get_args(kind)
+    others = [key for key in value if not isinstance(key, str)]
+    if others:
+        raise ValueError(f"{name} is by name, {{'NAME': value}}; received the key {others[0]!r}.")
+    return {key: _convert(kind_of_each, each, f"{name}[{key!r}]") for key, each in value.items()}
 
 
 def _tuple(kind: Any, value: Any, name: str) -> tuple[Any, ...]:

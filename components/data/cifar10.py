@@ -20,7 +20,7 @@ RECORD_BYTES = CIFAR10.record_bytes
 RECORDS_PER_FILE = 10_000  # in the official archive
 TRAIN_PATTERN = "data_batch*.bin"
 TEST_PATTERN = "test_batch*.bin"
-LABEL_NAMES_FILE = "batches.meta.txt"
+LABEL_NAMES_FILE = dataset.NAMES_FILE
 OFFICIAL_FOLDER = "cifar-10-batches-bin"
 SPAN_FOLDER = "span-"
 

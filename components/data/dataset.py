@@ -1,7 +1,8 @@
 """What a data set says of itself: its classes and the size of its pictures, in `dataset.json` beside the records.
 
-CIFAR-10's official folder has no such file, and needs none: what is not described is CIFAR-10. The file comes from
-outside, so it is read strictly. No TensorFlow.
+CIFAR-10's official folder has no such file, and needs none: what is not described is 32x32 pixels, and its classes are
+those of `batches.meta.txt`, the official list of names, or CIFAR-10's. Both files come from outside, so they are read
+strictly. No TensorFlow.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ from typing import Any
 from components.data import features
 
 FILE = "dataset.json"
+NAMES_FILE = "batches.meta.txt"  # a name a line, as in CIFAR-10's binary version
 UNLABELLED = -1  # the label of a row that has none
 
 _MAX_FILE_BYTES = 4 * 1024 * 1024
@@ -139,24 +141,47 @@ def from_json(text: str | bytes) -> DataSet:
     return DataSet(**{**values, "label_names": tuple(names)})
 
 
+def from_names(text: bytes) -> DataSet:
+    """CIFAR-10's, with the classes of a list of names, one a line; blank lines are none, as the official file ends in one.
+
+    Raises:
+        ValueError: it is no such list.
+    """
+    names = tuple(name for line in text.decode("utf-8").splitlines() if (name := line.strip()))
+    if names in ((), CIFAR10.label_names):
+        return CIFAR10
+    return DataSet(
+        name=f"{len(names)} classes of {NAMES_FILE}",
+        pictures="",
+        label_names=names,
+        height=CIFAR10.height,
+        width=CIFAR10.width,
+    )
+
+
 def read(folder: pathlib.Path) -> DataSet:
-    """The data set whose records lie in `folder`: what `dataset.json` says there, or CIFAR-10 without it.
+    """The data set whose records lie in `folder`: what `dataset.json` says there, or else `batches.meta.txt`, or CIFAR-10.
 
     Raises:
         ValueError: the file is none that describes a data set.
         OSError: it cannot be read.
     """
-    path = folder / FILE
-    if not path.exists():
-        return CIFAR10
-    if not path.is_file() or path.stat().st_size > _MAX_FILE_BYTES:
-        raise ValueError(f"{path} describes no data set: expected a file of at most {_MAX_FILE_BYTES} bytes.")
-    try:
-        return from_json(path.read_bytes() or b" ")
-    except ValueError as error:
-        raise ValueError(
-            f"{path} describes no data set: {error}. `byol data import` writes such a file."
-        ) from error
+    for name, understood, help_ in (
+        (FILE, lambda text: from_json(text or b" "), "`byol data import` writes such a file."),
+        (NAMES_FILE, from_names, "It is a name a line; correct it, or remove it if the classes are CIFAR-10's."),
+    ):
+        path = folder / name
+        if not path.exists():
+            continue
+        if not path.is_file() or path.stat().st_size > _MAX_FILE_BYTES:
+            raise ValueError(
+                f"{path} describes no data set: expected a file of at most {_MAX_FILE_BYTES} bytes."
+            )
+        try:
+            return understood(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{path} describes no data set: {error}. {help_}") from error
+    return CIFAR10
 
 
 def _check_kind(name: str, value: Any, kind: type) -> None:

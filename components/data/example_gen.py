@@ -170,17 +170,23 @@ def _ReadRecordFiles(  # noqa: N802 (a transform, named as Beam names them)
     )
 
 
+def _read_if_there(path: str) -> bytes:
+    """A file of any Beam file system, a blank where it is empty; nothing where there is none."""
+    if not FileSystems.exists(path):
+        return b""
+    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        return file.read() or b" "
+
+
 def _described(folder: str, expected: DataSet) -> DataSet:
     """The description beside the records, whose classes and size must be those that the pipeline was made for.
 
     Raises:
         ValueError: it is another data set.
     """
-    path = os.path.join(folder, dataset.FILE)
-    found = CIFAR10
-    if FileSystems.exists(path):
-        with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-            found = dataset.from_json(file.read() or " ")
+    text = _read_if_there(os.path.join(folder, dataset.FILE))
+    names = b"" if text else _read_if_there(os.path.join(folder, dataset.NAMES_FILE))
+    found = dataset.from_json(text) if text else dataset.from_names(names)
     if (found.label_names, found.shape) != (expected.label_names, expected.shape):
         raise ValueError(
             f"{folder} holds {found.name}, {found.classes} classes at {found.height}x{found.width} pixels; this "

@@ -12,6 +12,7 @@ from typing import Any
 from components.data import synthetic
 from components.data.dataset import CIFAR10, DataSet
 from pipeline.config import PRESETS
+from trainer import settings
 
 TREND_RUNS = 20
 _PROJECT = pathlib.Path(__file__).resolve().parents[2]
@@ -50,8 +51,9 @@ def command(preset: str, data: str, recorded: dict[str, Any]) -> str:
     """`byol run` with every setting that differs from the preset's; nothing where none were recorded."""
     if preset not in PRESETS or not recorded:
         return ""
-    usual = _flat(json.loads(json.dumps(dataclasses.asdict(PRESETS[preset]))))
-    changed = {name: value for name, value in _flat(recorded).items() if usual.get(name) != value}
+    leaves = frozenset(settings.names(PRESETS[preset]))
+    usual = _flat(json.loads(json.dumps(dataclasses.asdict(PRESETS[preset]))), leaves)
+    changed = {name: value for name, value in _flat(recorded, leaves).items() if usual.get(name) != value}
     words = ["byol", "run", "--preset", preset, "--data", data, "--root", "NEW_ROOT"]
     for name, value in sorted(changed.items()):
         words += ["--set", f"{name}={_tuples(value)}"]
@@ -90,10 +92,12 @@ def relative(links: dict[str, pathlib.Path], folder: pathlib.Path) -> dict[str, 
     return {words: os.path.relpath(path, folder) for words, path in links.items() if path.exists()}
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(values: dict[str, Any], leaves: frozenset[str], prefix: str = "") -> dict[str, Any]:
+    """By dotted name; a setting of `leaves` stays whole, also where its value is by name."""
     found: dict[str, Any] = {}
     for name, value in values.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        whole = prefix + name in leaves or not isinstance(value, dict)
+        found |= {prefix + name: value} if whole else _flat(value, leaves, f"{prefix}{name}.")
     return found
 
 

@@ -254,8 +254,9 @@ def accuracy_bars(facts: Facts, right: int) -> list[Bar]:
 
 
 def class_floors(gate: dict[str, Any], names: tuple[str, ...] = features.LABEL_NAMES) -> list[float | None]:
-    """The gate's floor of each class: one for all, one each, or none recorded."""
-    each = list(gate.get("class_floors") or [gate.get("minimum_class_accuracy")])
+    """The gate's floor of each class: one for all, one each, by name, or none recorded."""
+    recorded = gate.get("class_floors") or [gate.get("minimum_class_accuracy")]
+    each = list(map(recorded.get, names)) if isinstance(recorded, dict) else list(recorded)
     return each if len(each) == len(names) else each * len(names)
 
 

@@ -314,7 +314,7 @@ def _look_at(
     record = ledger.SpanRecord(ledger.ACCEPTED, "", fingerprint, ledger.now())
     try:
         found = cifar10.inspect_folder(request.data / f"{cifar10.SPAN_FOLDER}{number}")
-        request.config.gate.floors(found.data_set.classes)
+        request.config.gate.floors(found.data_set.label_names)
     except ValueError as error:
         if isinstance(error.__cause__, OSError):  # the machine's fault, not the data's: it is looked at again
             raise NodeFailedError(f"Reading span {number}", str(error)) from error

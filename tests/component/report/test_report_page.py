@@ -6,6 +6,7 @@ import io
 import json
 import pathlib
 import re
+import shlex
 
 import numpy as np
 import pytest
@@ -260,6 +261,10 @@ def test_the_command_names_what_differs_from_the_preset(tmp_path):
     settings["gate"]["class_floors"] = [0.5, 0.25]
     words = origin.command("demo", "/d", settings).split("NEW_ROOT ")[1]
     assert words == "--set 'gate.class_floors=(0.5, 0.25)' --set pretraining.epochs=99"
+    settings["gate"]["class_floors"] = {"cat's": 0.5}
+    given = shlex.split(origin.command("demo", "/d", settings))
+    assert """gate.class_floors={"cat's": 0.5}""" in given
+    assert page.class_floors(settings["gate"], ("dog", "cat's")) == [None, 0.5]
     assert origin.command("demo", "/d", {}) == ""
 
 

@@ -55,12 +55,48 @@ def test_a_confidence_that_is_none_is_refused(confidence):
 
 def test_one_class_floor_is_every_class_s_and_several_are_as_many_as_classes():
     gate = PRESETS["demo"].gate
-    assert dataclasses.replace(gate, class_floors=(0.5,)).floors(3) == (0.5, 0.5, 0.5)
-    assert dataclasses.replace(gate, class_floors=(0.5, 0.25)).floors(2) == (0.5, 0.25)
+    assert dataclasses.replace(gate, class_floors=(0.5,)).floors("abc") == (0.5, 0.5, 0.5)
+    assert dataclasses.replace(gate, class_floors=(0.5, 0.25)).floors("ab") == (0.5, 0.25)
     with pytest.raises(ValueError, match="one number, or one for each of 10 classes; received 2"):
-        dataclasses.replace(gate, class_floors=(0.5, 0.5)).floors(len(features.LABEL_NAMES))
+        dataclasses.replace(gate, class_floors=(0.5, 0.5)).floors(features.LABEL_NAMES)
 
 
 def test_a_class_floor_is_set_as_one_number():
     changed = settings.override(PRESETS["demo"], ["gate.class_floors=0.25"])
     assert changed.gate.class_floors == (0.25,)
+
+
+def test_class_floors_by_name_are_those_of_the_classes_in_whatever_order():
+    changed = settings.override(PRESETS["demo"], ["gate.class_floors={'été': 1, 'wool & silk': 0.25}"])
+    assert changed.gate.floors(("wool & silk", "<script>", "été")) == (0.25, 0.0, 1.0)
+    again = settings.from_dict(PipelineConfig, json.loads(json.dumps(dataclasses.asdict(changed))))
+    assert again == changed
+    assert (
+        settings.override(
+            PRESETS["demo"], [settings.lines(changed)[settings.names(changed).index("gate.class_floors")]]
+        )
+        == changed
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("{'cat': 2.0}", "class_floors is a share, 0 to 1; received 2.0"),
+        ("{'cat': 'x'}", r"class_floors\['cat'\] must be float; received 'x'"),
+        ("{3: 0.5}", r"by name, \{'NAME': value\}; received the key 3"),
+        ("{}", "one floor, or one for each class; received none"),
+        ("cat", "class_floors"),
+    ],
+)
+def test_what_class_floors_cannot_be(value, reason):
+    with pytest.raises(ValueError, match=reason):
+        settings.override(PRESETS["demo"], [f"gate.class_floors={value}"])
+
+
+def test_a_floor_of_a_class_that_is_none_is_refused_with_the_nearest_name():
+    gate = dataclasses.replace(PRESETS["demo"].gate, class_floors={"catt": 0.5})
+    with pytest.raises(
+        ValueError, match=r"names 'catt', which is no class of this data set. Did you mean 'cat'\?"
+    ):
+        gate.floors(features.LABEL_NAMES)

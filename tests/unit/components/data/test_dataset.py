@@ -20,6 +20,23 @@ def test_no_description_is_cifar10_s(tmp_path):
     assert (CIFAR10.classes, CIFAR10.record_bytes, CIFAR10.label_bytes) == (10, 3073, 1)
 
 
+def test_the_official_list_of_names_names_the_classes(tmp_path):
+    (tmp_path / dataset.NAMES_FILE).write_text("\n".join(features.LABEL_NAMES) + "\n\n")
+    assert dataset.read(tmp_path) == CIFAR10
+    (tmp_path / dataset.NAMES_FILE).write_bytes("sea ice\r\nété\n\n".encode())
+    found = dataset.read(tmp_path)
+    assert (found.label_names, found.shape) == (("sea ice", "été"), (32, 32, 3))
+    (tmp_path / dataset.FILE).write_text(FABRICS.to_json())
+    assert dataset.read(tmp_path) == FABRICS
+
+
+@pytest.mark.parametrize("text", [b"one\n", b"a\na\n", b"\xff\n\xfe\n", b"a\nb\tc\n"])
+def test_a_list_of_names_that_is_none(tmp_path, text):
+    (tmp_path / dataset.NAMES_FILE).write_bytes(text)
+    with pytest.raises(ValueError, match=r"batches\.meta\.txt describes no data set: .* a name a line"):
+        dataset.read(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
