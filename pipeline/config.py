@@ -201,9 +201,9 @@ class PipelineConfig:
 # (docs/results/cifar10-cpu.md).
 _SMALL_VIEW = ViewConfig(size=24, minimum_area=0.2)
 
-# Real CIFAR-10 on a CPU: three and a half points below what was measured (docs/results/cifar10-cpu.md).
+# Real CIFAR-10 on a CPU: four points below what was measured (docs/results/cifar10-cpu.md).
 _CPU_GATE = GateConfig(
-    minimum_accuracy=0.55,
+    minimum_accuracy=0.61,
     class_floors=(0.25,),
     minimum_gain=0.05,
     maximum_regression=0.01,
