@@ -109,11 +109,14 @@ def is_picture(path: pathlib.Path) -> bool:
 
 
 def _bytes(path: pathlib.Path) -> bytes:
-    if not path.is_file():
-        raise PictureError("there is no such file")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise PictureError(f"the file is larger than {MAX_FILE_BYTES} bytes")
-    return path.read_bytes()
+    try:
+        if not path.is_file():
+            raise PictureError("there is no such file")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise PictureError(f"the file is larger than {MAX_FILE_BYTES} bytes")
+        return path.read_bytes()
+    except OSError as error:
+        raise PictureError(f"it cannot be opened: {error.strerror or error}") from error
 
 
 def _scans(jpeg: bytes) -> int:

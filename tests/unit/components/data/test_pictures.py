@@ -1,6 +1,8 @@
 """Picture files of every kind, right by pixel."""
 
+import errno
 import io
+import pathlib
 
 import numpy as np
 import pytest
@@ -94,6 +96,18 @@ def test_what_is_no_picture_is_said(tmp_path, content, reason):
     (tmp_path / "x.jpg").write_bytes(content)
     with pytest.raises(pictures.PictureError, match=reason):
         pictures.read_picture(tmp_path / "x.jpg", 8, 8)
+
+
+def test_a_file_that_cannot_be_opened_is_not_called_damaged(tmp_path, monkeypatch):
+    """Whoever runs this may be root, who may read everything."""
+    (tmp_path / "x.png").write_bytes(_encoded(Image.fromarray(RED_LEFT), "PNG"))
+
+    def refused(self):
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(pathlib.Path, "read_bytes", refused)
+    with pytest.raises(pictures.PictureError, match=r"^it cannot be opened: Permission denied$"):
+        pictures.read_picture(tmp_path / "x.png", 8, 8)
 
 
 def test_a_truncated_picture_is_damaged(tmp_path):
