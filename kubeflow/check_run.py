@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kubeflow.compiled import Compiled, kubernetes_settings, resources
+from kubeflow.compiled import Compiled, add_command
 from kubeflow.config import KubeflowConfig, Step
 from kubeflow.findings import FAILED, OK, Finding
-from kubeflow.server import Server
+from kubeflow.server import ENDED, Server
 
 _ARTIFACT = {"artifactType": {"schemaTitle": "system.Artifact", "schemaVersion": "0.0.1"}}
 _OUTPUT, _WORD = "probe", "byol"
@@ -19,7 +19,6 @@ IMAGE, VOLUME, WRITTEN, READ = "image", "volume", "store-written", "store-read"
 _PLACE = "place-"
 _SMALL = Step(cpu=0.5, memory_gb=1.0)
 _MINUTES = 10
-_ENDED = {"SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"}  # backend/api/v2beta1/run.proto, RuntimeState
 _MENDS = {
     IMAGE: "push the image that is built of this commit and give it as `image`; pull_secret, if it is private",
     VOLUME: "kubectl apply -k kubeflow/manifests/owner, once; with NFS and root squash, on the NFS server",
@@ -51,45 +50,26 @@ def probe(config: KubeflowConfig, kinds: Mapping[str, Step], code_digest: str) -
         READ: (shell, [f'test "$(cat "$0")" = {_WORD}', path % "in"], _SMALL),
     }
     commands |= {_PLACE + kind: (shell, ["exit 0"], step) for kind, step in kinds.items()}
-    components: dict[str, Any] = {name: {"executorLabel": f"exec-{name}"} for name in commands}
-    components[WRITTEN]["outputDefinitions"] = {"artifacts": {_OUTPUT: _ARTIFACT}}
-    components[READ]["inputDefinitions"] = {"artifacts": {_OUTPUT: _ARTIFACT}}
-    tasks: dict[str, Any] = {
-        name: {
-            "taskInfo": {"name": name},
-            "componentRef": {"name": f"comp-{name}"},
-            "cachingOptions": {"enableCache": False},
-        }
-        for name in commands
-    }
-    source = {"taskOutputArtifact": {"producerTask": WRITTEN, "outputArtifactKey": _OUTPUT}}
-    tasks[READ] |= {"dependentTasks": [WRITTEN], "inputs": {"artifacts": {_OUTPUT: source}}}
-    executors = {
-        f"exec-{name}": {
-            "container": {
-                "image": config.image,
-                "command": command,
-                "args": args,
-                "resources": resources(step),
-            }
-        }
-        for name, (command, args, step) in commands.items()
-    }
-    platform = {
-        f"exec-{name}": kubernetes_settings(dataclasses.replace(step, timeout_minutes=_MINUTES), config)
-        for name, (_, _, step) in commands.items()
-    }
-    spec = {
+    spec: dict[str, Any] = {
         "schemaVersion": "2.1.0",
         "sdkVersion": "byol",
         "pipelineInfo": {"name": "byol-check"},
-        "deploymentSpec": {"executors": executors},
-        "components": {f"comp-{name}": component for name, component in components.items()},
-        "root": {"dag": {"tasks": tasks}},
+        "deploymentSpec": {"executors": {}},
+        "components": {},
+        "root": {"dag": {"tasks": {}}},
     }
+    platform: dict[str, Any] = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": {}}}}}
+    for name, (command, arguments, step) in commands.items():
+        limited = dataclasses.replace(step, timeout_minutes=_MINUTES)
+        add_command(spec, platform, name, (command, arguments), limited, config)
+    components, tasks = spec["components"], spec["root"]["dag"]["tasks"]
+    components[f"comp-{WRITTEN}"]["outputDefinitions"] = {"artifacts": {_OUTPUT: _ARTIFACT}}
+    components[f"comp-{READ}"]["inputDefinitions"] = {"artifacts": {_OUTPUT: _ARTIFACT}}
+    source = {"taskOutputArtifact": {"producerTask": WRITTEN, "outputArtifactKey": _OUTPUT}}
+    tasks[READ] |= {"dependentTasks": [WRITTEN], "inputs": {"artifacts": {_OUTPUT: source}}}
     return Compiled(
         {"pipelineSpec": spec, "runtimeConfig": {"gcsOutputDirectory": config.pipeline_root}},
-        {"platforms": {"kubernetes": {"deploymentSpec": {"executors": platform}}}},
+        platform,
     )
 
 
@@ -112,7 +92,7 @@ def findings(
         poll_seconds: between two looks.
     """
     deadline = time.monotonic() + wait_seconds
-    while (state := server.state(run)) not in _ENDED and time.monotonic() < deadline:
+    while (state := server.state(run)) not in ENDED and time.monotonic() < deadline:
         time.sleep(min(poll_seconds, max(0.0, deadline - time.monotonic())))
     states = server.task_states(run)
     words = troubles(run) if state != "SUCCEEDED" else {}
@@ -122,7 +102,7 @@ def findings(
     ]
     if state == "SUCCEEDED":
         server.forget(run)
-    elif state not in _ENDED:
+    elif state not in ENDED:
         server.terminate(run)
     return found
 

@@ -82,6 +82,42 @@ def resources(step: Step) -> dict[str, Any]:
     return resources
 
 
+def add_command(
+    spec: dict[str, Any],
+    platform: dict[str, Any],
+    name: str,
+    command: tuple[list[str], list[str]],
+    step: Step,
+    cluster: KubeflowConfig,
+) -> None:
+    """Adds a task that runs a command in the steps' image, with their volume and Secrets; KFP never caches it.
+
+    Args:
+        spec, platform: the PipelineSpec and the PlatformSpec.
+        name: of the task.
+        command: the container's command and its arguments.
+        step: what it may take.
+        cluster: the cluster's settings.
+    """
+    label = f"exec-{name}"
+    spec["components"][f"comp-{name}"] = {"executorLabel": label}
+    spec["deploymentSpec"]["executors"][label] = {
+        "container": {
+            "image": cluster.image,
+            "command": command[0],
+            "args": command[1],
+            "resources": resources(step),
+        }
+    }
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    executors[label] = kubernetes_settings(step, cluster)
+    spec["root"]["dag"]["tasks"][name] = {
+        "taskInfo": {"name": name},
+        "componentRef": {"name": f"comp-{name}"},
+        "cachingOptions": {"enableCache": False},
+    }
+
+
 def kubernetes_settings(step: Step, cluster: KubeflowConfig) -> dict[str, Any]:
     """One step's KubernetesExecutorConfig, without the fields that are empty."""
     settings: dict[str, Any] = {

@@ -20,7 +20,7 @@ from typing import Any
 from components.data import cifar10
 from components.staging import write_atomically
 from kubeflow import spec_checks
-from kubeflow.compiled import Compiled, kubernetes_settings, resources
+from kubeflow.compiled import Compiled, add_command
 from kubeflow.config import KubeflowConfig
 from kubeflow.entrypoint import FOUND, check_code, code_digest
 from pipeline.spans import arrivals
@@ -32,6 +32,7 @@ NOTHING = "nothing"
 # The driver decides for a container's task as well (backend/src/v2/driver/driver.go:288 at KFP 2.5.0, container.go:87
 # at 2.16.1), and Argo omits what waits for a skipped one (`depends`, compiler/argocompiler/dag.go:654 and 710).
 CONDITION = f"inputs.parameter_values['{FOUND}'] != '{NOTHING}'"
+_COMMAND = ("python", "-m", "kubeflow.new_data")
 _TEXT = {"parameterType": "STRING"}
 _LATEST = "latest"
 
@@ -80,10 +81,12 @@ def only_new(compiled: Compiled, config: KubeflowConfig, span: Any, name: str) -
         task["triggerPolicy"] = {"condition": CONDITION}
     looked = "" if span is None else str(span)
     arguments = ["look", code_digest(), recipe, config.folder("data"), looked, mark, answer]
-    _add(spec, platform, LOOK, arguments, config)
+    add_command(spec, platform, LOOK, ([*_COMMAND], arguments), config.steps.data, config)
     spec["components"][f"comp-{LOOK}"]["outputDefinitions"] = {"parameters": {FOUND: _TEXT}}
     given = f"{{{{$.inputs.parameters['{FOUND}']}}}}"
-    _add(spec, platform, DONE, ["done", code_digest(), given, mark], config)
+    add_command(
+        spec, platform, DONE, ([*_COMMAND], ["done", code_digest(), given, mark]), config.steps.data, config
+    )
     spec["components"][f"comp-{DONE}"]["inputDefinitions"] = {"parameters": {FOUND: _TEXT}}
     _give_found(tasks[DONE])
     tasks[DONE]["dependentTasks"] = sorted({*last, LOOK})
@@ -98,29 +101,6 @@ def _give_found(task: dict[str, Any]) -> None:
     source = {"taskOutputParameter": {"producerTask": LOOK, "outputParameterKey": FOUND}}
     task.setdefault("inputs", {}).setdefault("parameters", {})[FOUND] = source
     task["dependentTasks"] = sorted({*task.get("dependentTasks", []), LOOK})
-
-
-def _add(
-    spec: dict[str, Any], platform: dict[str, Any], name: str, arguments: list[str], config: KubeflowConfig
-) -> None:
-    step, label = config.steps.data, f"exec-{name}"
-    spec["components"][f"comp-{name}"] = {"executorLabel": label}
-    spec["deploymentSpec"]["executors"][label] = {
-        "container": {
-            "image": config.image,
-            "command": ["python", "-m", "kubeflow.new_data"],
-            "args": arguments,
-            "resources": resources(step),
-        }
-    }
-    platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"][label] = kubernetes_settings(
-        step, config
-    )
-    spec["root"]["dag"]["tasks"][name] = {
-        "taskInfo": {"name": name},
-        "componentRef": {"name": f"comp-{name}"},
-        "cachingOptions": {"enableCache": False},
-    }
 
 
 def main(argv: list[str]) -> None:

@@ -18,7 +18,7 @@ from components.serving import serving_folder
 from components.staging import write_atomically
 from kubeflow import volume
 from kubeflow.config import Decided, KubeflowConfig
-from kubeflow.server import ServerError
+from kubeflow.server import ENDED, ServerError
 from pipeline import nodes
 from pipeline.console import DataRefusedError, NodeFailedError
 from pipeline.retrain.place import Asked, PlaceError, Served, StillAtWorkError, Trained
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Notes = Mapping[str, Mapping[str, Any]]
 SUCCEEDED = "SUCCEEDED"
-_ENDED = frozenset({SUCCEEDED, "SKIPPED", "FAILED", "CANCELED", ""})
+_ENDED = ENDED | {""}
 _POLL_SECONDS = 30.0
 _BOOK, _NOTES = "cluster.json", "notes"
 

@@ -25,7 +25,7 @@ ORPHANS_SINCE = (2, 16)
 # From this release on a profile's policy in KFP's own store names the folders that it may write to
 # (manifests/kustomize/base/installs/multi-user/pipelines-profile-controller/sync.py:401 at 2.16.1).
 PROFILES_SINCE, PROFILES_BUCKET = (2, 15), "minio://mlpipeline/"
-_ENDED = {"SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"}  # backend/api/v2beta1/run.proto, RuntimeState
+ENDED = {"SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"}  # backend/api/v2beta1/run.proto, RuntimeState
 _HINTS = {
     401: "The token is missing or no longer valid: give --token-file.",
     403: "This account may not do that in this namespace: see the roles in kubeflow/manifests.",
@@ -285,7 +285,7 @@ class Server:
             found += [
                 str(run.run_id)
                 for run in page.runs or []
-                if str(run.recurring_run_id) == schedule.identity and str(run.state) not in _ENDED
+                if str(run.recurring_run_id) == schedule.identity and str(run.state) not in ENDED
             ]
             token = page.next_page_token or ""
             if not token:
