@@ -29,12 +29,16 @@ def unit_rows(x: np.ndarray) -> np.ndarray:
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 
+# Of the weighted kNN classifier of Wu et al. (2018).
+KNN_NEIGHBORS, KNN_TEMPERATURE = 200, 0.1
+
+
 def knn_predict(
     bank: np.ndarray,
     bank_labels: np.ndarray,
     queries: np.ndarray,
-    neighbors: int = 200,
-    temperature: float = 0.1,
+    neighbors: int = KNN_NEIGHBORS,
+    temperature: float = KNN_TEMPERATURE,
     classes: int = 10,
 ) -> np.ndarray:
     """Weighted kNN by cosine (Wu et al. 2018, section 3.4): votes of exp(cosine / temperature).

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from trainer import representations
+
 if TYPE_CHECKING:
     from trainer.byol.monitors import MonitorImages
 
@@ -84,7 +86,7 @@ def _in_chunks(function: Callable[[Any], Any], rows):
     return found.reshape(chunks * size, *found.shape[2:])[: len(rows)]
 
 
-def _knn(bank, labels, queries, classes: int, neighbors: int = 200, temperature: float = 0.1):
+def _knn(bank, labels, queries, classes: int):
     """`representations.knn_predict` with its own defaults: [n, d], [n] and [m, d] -> [m] int32."""
     import jax
     import jax.numpy as jnp
@@ -93,6 +95,8 @@ def _knn(bank, labels, queries, classes: int, neighbors: int = 200, temperature:
         return x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
     cosine = jnp.matmul(unit(queries), unit(bank).T, precision="highest")
-    nearest, places = jax.lax.top_k(cosine, min(neighbors, len(bank)))
-    votes = jnp.exp(nearest / temperature)[:, :, None] * jax.nn.one_hot(labels[places], classes)
+    nearest, places = jax.lax.top_k(cosine, min(representations.KNN_NEIGHBORS, len(bank)))
+    votes = jnp.exp(nearest / representations.KNN_TEMPERATURE)[:, :, None] * jax.nn.one_hot(
+        labels[places], classes
+    )
     return votes.sum(axis=1).argmax(axis=1)
