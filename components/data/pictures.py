@@ -8,6 +8,7 @@ decoded at a reduced scale, so that memory stays bounded.
 import io
 import pathlib
 import struct
+import threading
 import zlib
 
 import numpy as np
@@ -20,8 +21,6 @@ MAX_FILE_BYTES = 512 * 1024 * 1024
 # A progressive JPEG repeats its pixels scan by scan: many scans make a small file that takes minutes to decode. The usual
 # script of libjpeg has 10, and a thumbnail in the metadata may add as many.
 MAX_JPEG_SCANS = 32
-# Pillow's own guard counts a JPEG's pixels before their reduction: a telephone's picture of 200 megapixels would not pass.
-Image.MAX_IMAGE_PIXELS = None
 
 # JPEG's own reduced scales are used while they leave at least so many times the wanted size: what is lost then lies
 # far below what the filter takes away.
@@ -30,6 +29,7 @@ _STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"GIF87a", b"GIF89a", b
 # Markers of a JPEG (ITU-T T.81, table B.1). Those without a length: stuffing, fill, TEM and the restarts.
 _END_OF_IMAGE, _START_OF_SCAN = 0xD9, 0xDA
 _WITHOUT_LENGTH = frozenset({0x00, 0xFF, 0x01, *range(0xD0, 0xD9)})
+_OPENING = threading.Lock()
 _DAMAGED = (
     OSError,
     ValueError,
@@ -75,18 +75,17 @@ def read_picture(
     """
     try:
         data = source if isinstance(source, bytes) else _bytes(source)
-        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-            whole = f"{opened.width}x{opened.height}"
+        with _opened(data) as opened:
             scans = _scans(data) if opened.format in ("JPEG", "MPO") else 0
             if scans > MAX_JPEG_SCANS:
                 raise PictureError(f"a JPEG of {scans} scans; at most {MAX_JPEG_SCANS} are decoded")
-            # The coefficients of a JPEG in several scans are all kept, whatever its scale.
-            decoded = opened.width * opened.height
+            whole_size = opened.size
             margin = _DRAFT_MARGIN * max(height, width)
             opened.draft(None, (margin, margin))  # of other formats than JPEG it changes nothing
-            if scans <= 1:
-                decoded = opened.width * opened.height
-            if decoded > most_pixels:
+            # The coefficients of a JPEG in several scans are all kept, whatever its scale.
+            columns, rows = opened.size if scans <= 1 else whole_size
+            if columns * rows > most_pixels:
+                whole = "x".join(map(str, whole_size))
                 raise PictureError(f"{whole} are more than {most_pixels} pixels, which is refused unread")
             picture = _rgb(ImageOps.exif_transpose(opened), background)
             return fit(picture, height, width)
@@ -106,6 +105,18 @@ def is_picture(path: pathlib.Path) -> bool:
     except OSError:
         return False
     return start.startswith(_STARTS) or (start[:4] == b"RIFF" and start[8:] == b"WEBP")
+
+
+def _opened(data: bytes) -> Image.Image:
+    """The picture with its header read. Pillow's own guard counts a JPEG's pixels before their reduction, so that a
+    telephone's picture of 200 megapixels would not pass; it is a variable of the whole process, and soon as it was.
+    """
+    with _OPENING:
+        guard, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(io.BytesIO(data), formats=FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = guard
 
 
 def _bytes(path: pathlib.Path) -> bytes:

@@ -1,5 +1,6 @@
 """Picture files of every kind, right by pixel."""
 
+import contextlib
 import errno
 import io
 import pathlib
@@ -138,6 +139,16 @@ def test_a_large_jpeg_is_decoded_at_a_reduced_scale_instead_of_refused():
     data = _encoded(Image.new("RGB", (16_320, 12_240), (10, 200, 30)), "JPEG")
     read = pictures.read_picture(data, 32, 32, most_pixels=4_000_000)
     np.testing.assert_allclose(read.reshape(-1, 3), np.tile([10, 200, 30], (1024, 1)), atol=3)
+
+
+def test_pillows_own_guard_is_as_it_was():
+    """Whoever embeds pictures in a program of their own has other uses of Pillow."""
+    before = Image.MAX_IMAGE_PIXELS
+    assert before
+    for data in (_encoded(Image.new("RGB", (9, 9)), "PNG"), b"no picture"):
+        with contextlib.suppress(pictures.PictureError):
+            pictures.read_picture(data, 8, 8)
+        assert before == Image.MAX_IMAGE_PIXELS
 
 
 def test_scans_are_counted_in_the_picture_alone():
