@@ -14,6 +14,7 @@ from components.data import features
 
 FILE = "dataset.json"
 NAMES_FILE = "batches.meta.txt"  # a name a line, as in CIFAR-10's binary version
+DESCRIPTIONS = (FILE, NAMES_FILE)
 UNLABELLED = -1  # the label of a row that has none
 
 _MAX_FILE_BYTES = 4 * 1024 * 1024
