@@ -134,7 +134,11 @@ def _event(
     from pipeline.retrain import hooks, notices
 
     served = serving_folder.served(place.serving)
-    run_id = candidate.run_id if candidate else (served.record["lineage"].get("run_id") if served else None)
+    run_id = (
+        candidate.run_id
+        if candidate
+        else (served.record.get("lineage", {}).get("run_id") if served else None)
+    )
     return hooks.Event(
         kind=kind,
         at=ledger.now(),

@@ -278,9 +278,8 @@ def _look_at_new(
             continue
         console.print(f"Looking at span {number}.", highlight=False)
         folder = request.data / f"{cifar10.SPAN_FOLDER}{number}"
-        seal = arrivals.seal(
-            folder
-        )  # before the fingerprint: a change between the two is seen by the next call
+        # The seal before the fingerprint: a change between the two is seen by the next call.
+        seal = arrivals.seal(folder)
         fingerprint = arrivals.fingerprint(folder)
         newer = [span for span in known.accepted() if span > number]
         if len(newer) >= request.window and number not in request.accept:
