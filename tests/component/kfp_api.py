@@ -1,12 +1,12 @@
 """A server on localhost that speaks KFP's API v2beta1 as its OpenAPI files define it, and fails when it is told to."""
 
-import contextlib
 import http.server
 import json
-import threading
 import time
 import urllib.parse
 import uuid
+
+from tests.component.json_server import JsonHandler, served
 
 PREFIX = "/apis/v2beta1/"
 
@@ -83,7 +83,7 @@ class Api(http.server.ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(JsonHandler, http.server.BaseHTTPRequestHandler):
     server: Api
 
     def do_GET(self):
@@ -185,22 +185,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         page = {"recurringRuns": rows[start : start + server.page]}
         return 200, {**page, "next_page_token": str(start + server.page)} if more else page
 
-    def _send(self, status, message):
-        content = json.dumps(message).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
 
-
-@contextlib.contextmanager
 def running():
-    api = Api()
-    # It looks this often whether it is to end, by itself twice a second.
-    threading.Thread(target=api.serve_forever, args=(0.02,), daemon=True).start()
-    try:
-        yield api
-    finally:
-        api.shutdown()
-        api.server_close()
+    return served(Api())

@@ -1,10 +1,10 @@
 """A server on localhost that answers what `byol kubeflow check` asks Kubernetes, as its API's reference has it."""
 
-import contextlib
 import http.server
 import json
-import threading
 import urllib.parse
+
+from tests.component.json_server import JsonHandler, served
 
 NAMESPACE = "kubeflow"
 _KINDS = {
@@ -54,7 +54,7 @@ class Kubernetes(http.server.ThreadingHTTPServer):
         )
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(JsonHandler, http.server.BaseHTTPRequestHandler):
     server: Kubernetes
 
     def do_GET(self):
@@ -100,14 +100,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _status(self, code, reason):
         self._send(code, {"kind": "Status", "status": "Failure", "reason": reason, "code": code})
 
-    def _send(self, status, message):
-        content = json.dumps(message).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
 
 def kubeconfig(url):
     """A kubeconfig with one context, `here`."""
@@ -121,13 +113,5 @@ def kubeconfig(url):
     }
 
 
-@contextlib.contextmanager
 def running():
-    api = Kubernetes()
-    # It looks this often whether it is to end, by itself twice a second.
-    threading.Thread(target=api.serve_forever, args=(0.02,), daemon=True).start()
-    try:
-        yield api
-    finally:
-        api.shutdown()
-        api.server_close()
+    return served(Kubernetes())
