@@ -140,10 +140,11 @@ def test_a_span_relabelled_in_place_with_its_old_times_is_another_delivery(tmp_p
     assert arrivals.complete_spans(tmp_path, known) != {1: known[1].fingerprint}
 
 
-def test_other_label_names_are_another_delivery(tmp_path):
-    path = _span(tmp_path, 1, "data_batch_1.bin", "dataset.json")
+@pytest.mark.parametrize("description", ["dataset.json", "batches.meta.txt"])
+def test_other_label_names_are_another_delivery(description, tmp_path):
+    path = _span(tmp_path, 1, "data_batch_1.bin", description)
     first = arrivals.fingerprint(path)
-    _relabel(path / "dataset.json")
+    _relabel(path / description)
     assert arrivals.fingerprint(path) != first
 
 
