@@ -273,11 +273,7 @@ def main() -> None:
 
 def _waits(candidate: "Candidate", place: Root) -> str:
     accuracy = "" if candidate.accuracy is None else f", accuracy {candidate.accuracy:.2%}"
-    run = (
-        ""
-        if candidate.run_id is None
-        else f" Its report: {place.summary(candidate.run_id).parent}/report.html"
-    )
+    run = "" if candidate.run_id is None else f" Its report: {place.report(candidate.run_id)}"
     since = str(candidate.record["held_at"])[:16].replace("T", " ")
     return f"Candidate {candidate.name} waits for approval since {since} UTC{accuracy}.{run}"
 

@@ -18,6 +18,8 @@ from pipeline import store_file
 if TYPE_CHECKING:
     from components.data.dataset import DataSet
 
+REPORT_FILE = "report.html"
+
 
 class RootInUseError(RuntimeError):
     """Another process is running in the same root."""
@@ -94,7 +96,7 @@ class Root:
     @property
     def latest_report(self) -> pathlib.Path:
         """Report of the last finished run."""
-        return self.path / "latest" / "report.html"
+        return self.path / "latest" / REPORT_FILE
 
     @property
     def schema(self) -> pathlib.Path:
@@ -109,6 +111,10 @@ class Root:
     def summary(self, run_id: str) -> pathlib.Path:
         """Summary of one run."""
         return self.path / "runs" / run_id.replace(":", "-") / "summary.json"
+
+    def report(self, run_id: str) -> pathlib.Path:
+        """Report of one run."""
+        return self.summary(run_id).with_name(REPORT_FILE)
 
     def check(self) -> None:
         """Proves, without writing anything, that a run could work here: before anything that takes long.

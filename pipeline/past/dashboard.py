@@ -28,7 +28,6 @@ FILE = "dashboard.html"
 JUDGED_SHOWN = 12  # columns of the table of gates
 DECISIONS_SHOWN = 20  # on candidates, of the newest
 RUNS_SHOWN = 200  # of the newest; the plot keeps its marks apart, and the page its size
-_REPORT_FILE = "report.html"
 _FOLDERS = (pathlib.Path(__file__).parent, pathlib.Path(charts.__file__).parent)
 _DAY = 86_400.0
 
@@ -293,7 +292,7 @@ def _waiting(root: Root, candidate: Candidate, folder: pathlib.Path, now: dt.dat
 
 
 def _report(root: Root, run_id: str | None, folder: pathlib.Path) -> str:
-    return "" if run_id is None else _link(root.summary(run_id).with_name(_REPORT_FILE), folder)
+    return "" if run_id is None else _link(root.report(run_id), folder)
 
 
 def _link(path: pathlib.Path, folder: pathlib.Path) -> str:

@@ -10,12 +10,11 @@ from rich.console import Console
 
 from components.staging import write_atomically
 from pipeline.report import tracking
-from pipeline.root import Root
+from pipeline.root import REPORT_FILE, Root
 
 if TYPE_CHECKING:
     from pipeline.report.run_store import StoredRun
 
-REPORT_FILE = "report.html"
 _NUMBERS = ("linear_accuracy", "random_encoder_linear_accuracy", "knn_accuracy", "seconds")
 _LOGGER = logging.getLogger(__name__)
 

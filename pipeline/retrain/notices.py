@@ -29,7 +29,6 @@ STATUS = {
     ledger.FAILED: FAILED,
 }
 _ACCURACY = "sparse_categorical_accuracy"
-REPORT_FILE = "report.html"
 
 
 class Notices:
@@ -245,7 +244,7 @@ def report_address(root: Root, run_id: str | None) -> str:
     """Where the report of a run lies, as an address; "" where there is none."""
     if run_id is None:
         return ""
-    report = (root.summary(run_id).parent / REPORT_FILE).absolute()
+    report = root.report(run_id).absolute()
     return report.as_uri() if report.is_file() else ""
 
 

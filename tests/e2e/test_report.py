@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from pipeline.report import write
-from pipeline.root import Root
+from pipeline.root import REPORT_FILE, Root
 from tests.component.report.test_report_page import Reader, external
 from tests.e2e import byol_command
 
@@ -70,7 +70,7 @@ def summary(report) -> dict:
 
 
 def test_a_run_writes_its_report_and_says_where(first_run, report, summary):
-    assert report.name == write.REPORT_FILE
+    assert report.name == REPORT_FILE
     assert report.is_relative_to(first_run.root / "runs")
     assert summary["run_id"] in report.read_text()
 
