@@ -16,8 +16,9 @@ from rich.table import Table
 
 from kubeflow import config as cluster_config
 from pipeline import cli
-from pipeline.config import PRESETS, PipelineConfig, chosen_preset
+from pipeline.config import PipelineConfig, chosen_preset
 from pipeline.console import quiet, stop
+from pipeline.retrain.options import Options, PresetOption, SetOption, spread
 from pipeline.schedule.cron import Cron
 from trainer import settings
 
@@ -37,13 +38,6 @@ app = typer.Typer(help="Compile, submit and schedule on Kubeflow Pipelines.", no
 schedule_app = typer.Typer(help="Recurring runs on the server.", no_args_is_help=True)
 app.add_typer(schedule_app, name="schedule")
 
-PresetOption = Annotated[
-    str, typer.Option("--preset", help=f"What is trained and what it must reach: {', '.join(PRESETS)}.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Change one setting of the preset; repeat for more."),
-]
 ClusterOption = Annotated[
     pathlib.Path | None,
     typer.Option(
@@ -201,6 +195,7 @@ def check(  # noqa: PLR0913, PLR0917
 
 
 @app.command()
+@spread
 def retrain(  # noqa: PLR0913, PLR0917
     host: HostOption,
     root: Annotated[
@@ -209,27 +204,11 @@ def retrain(  # noqa: PLR0913, PLR0917
             exists=True, file_okay=False, help="The volume, as it is mounted where this command runs."
         ),
     ],
+    options: Options,
     preset: PresetOption = "gpu",
-    window: Annotated[int, typer.Option(help="How many of the newest spans are trained on.")] = 4,
-    warm_start: Annotated[
-        str | None, typer.Option(help="What a training starts from; the preset's if left out.")
-    ] = None,
-    attempts: Annotated[
-        int, typer.Option(help="How often a failing training is begun before it waits for a new span.")
-    ] = 3,
-    accept: Annotated[
-        list[str] | None,
-        typer.Option(metavar="SPAN[:KINDS]", help="A span to let through whose data was refused. Repeat."),
-    ] = None,
-    exclude: Annotated[list[int] | None, typer.Option(help="A span never to train on again. Repeat.")] = None,
-    keep_runs: Annotated[int, typer.Option(help="Of how many of the newest runs notes stay.")] = 3,
-    keep_spans: Annotated[
-        int, typer.Option(help="Of how many of the newest spans Examples stay to be compared with.")
-    ] = 8,
     wait: Annotated[
         float, typer.Option(help="Minutes to wait for a run; then the next call takes up what comes of it.")
     ] = 0.0,
-    assignments: SetOption = None,
     cluster: ClusterOption = None,
     cluster_assignments: ClusterSetOption = None,
     experiment: Annotated[str, typer.Option(help="Made if there is none of that name.")] = _EXPERIMENT,
@@ -238,19 +217,6 @@ def retrain(  # noqa: PLR0913, PLR0917
     token_file: TokenOption = None,
     authorities: AuthoritiesOption = None,
     timeout: TimeoutOption = 60.0,
-    on_pushed: Annotated[str, typer.Option(help="As of `byol retrain`: told of a push.")] = "",
-    on_refused: Annotated[str, typer.Option(help="As of `byol retrain`: told of a refusal.")] = "",
-    on_failed: Annotated[str, typer.Option(help="As of `byol retrain`: told of a failure.")] = "",
-    on_candidate: Annotated[str, typer.Option(help="As of `byol retrain`: told of a candidate.")] = "",
-    on_odd: Annotated[
-        str, typer.Option(help="As of `byol retrain`: told of odd things among the spans.")
-    ] = "",
-    marker_hours: Annotated[
-        float, typer.Option(help="For how long a span may lack its marker before it is told.")
-    ] = 24.0,
-    metrics: Annotated[
-        pathlib.Path | None, typer.Option(help="A .prom file; one on the volume if left out.")
-    ] = None,
 ) -> None:
     """Train on what has arrived since the last call, in runs on a server; as `byol retrain` decides.
 
@@ -261,11 +227,10 @@ def retrain(  # noqa: PLR0913, PLR0917
     from pipeline.retrain import commands as retrain_commands
 
     wanted = _wanted(
-        preset, assignments, cluster, cluster_assignments, "latest", namespace, receiver="server"
+        preset, options.assignments, cluster, cluster_assignments, "latest", namespace, receiver="server"
     )
     target = wanted.cluster if wanted.cluster.test else dataclasses.replace(wanted.cluster, test=_TEST)
-    options = {**locals(), "data": root / target.data, "test": root / target.test}
-    request, told = retrain_commands.asked(options)
+    request, told = retrain_commands.asked(root / target.data, root / target.test, root, preset, options)
 
     def place(_: Console) -> "Place":
         from kubeflow.retrain import Cluster, ServerRuns

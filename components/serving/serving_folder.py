@@ -100,6 +100,13 @@ class Version:
         return int(self.record.get("origin_version", self.number))
 
     @property
+    def published_at(self) -> float:
+        """When, in seconds since 1970; the folder's own time for a version that another tool pushed."""
+        if self.record:
+            return dt.datetime.fromisoformat(self.record["published_at"]).timestamp()
+        return self.path.stat().st_mtime
+
+    @property
     def accuracy(self) -> float | None:
         """Of the classifier on the test images when the model was judged, 0 to 1; None if nothing is recorded."""
         return recorded_accuracy(self.record)
@@ -152,6 +159,12 @@ def versions(folder: str | os.PathLike[str]) -> list[Version]:
 def served(folder: str | os.PathLike[str]) -> Version | None:
     """The version that is served; None for none."""
     return next((version for version in versions(folder) if version.served), None)
+
+
+def last_push(folder: str | os.PathLike[str]) -> float | None:
+    """When the newest version was pushed that no rollback made, in seconds since 1970; None for none."""
+    pushes = [one.published_at for one in versions(folder) if one.record.get("action") != ROLLBACK]
+    return pushes[-1] if pushes else None
 
 
 def publish(  # noqa: PLR0913 - all but two are settings, by keyword
@@ -497,19 +510,12 @@ def _retire(root: pathlib.Path, keep_versions: int, retire_after_seconds: float)
     now = time.time()
     beyond = max(len(present) - keep_versions, 0)
     for version, successor in list(itertools.pairwise(present))[:beyond]:
-        superseded = now - _published_at(successor)
+        superseded = now - successor.published_at
         if version == target or superseded < retire_after_seconds:
             continue
         retired = root / f"{_RETIRED_PREFIX}{secrets.token_hex(8)}"
         move(version.path, retired)  # a server sees all of it or nothing
         shutil.rmtree(retired)
-
-
-def _published_at(version: Version) -> float:
-    """Seconds since the epoch; the folder's own time for a version that another tool pushed."""
-    if version.record:
-        return dt.datetime.fromisoformat(version.record["published_at"]).timestamp()
-    return version.path.stat().st_mtime
 
 
 def _holds(version: Version, digest: str) -> bool:

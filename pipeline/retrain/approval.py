@@ -173,7 +173,9 @@ def _tell(place: Root, config: "hooks.HookConfig", event: "hooks.Event") -> None
     try:
         with place.locked():
             problems += vital_signs.known(place.path).serves(
-                served.number if served else None, served.accuracy if served else None
+                served.number if served else None,
+                served.accuracy if served else None,
+                serving_folder.last_push(place.serving),
             )
     except RootInUseError:
         problems.append("A run is at work in this root; the metrics show what is served when it has ended.")

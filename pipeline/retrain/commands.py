@@ -4,27 +4,25 @@ import pathlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
 from components.data import data_limits
 from pipeline import console, refusal
-from pipeline.config import PRESETS, PipelineConfig, chosen_preset
+from pipeline.config import PipelineConfig, chosen_preset
+from pipeline.retrain.options import Options, PresetOption, spread
 from pipeline.root import Root, RootInUseError
 from pipeline.run import engine
 from pipeline.spans import ledger
 from pipeline.spans.ledger import Ledger
 from trainer.byol import choice
-from trainer.byol.config import WARM_STARTS
 
 if TYPE_CHECKING:
     from pipeline.retrain import notices, retraining
     from pipeline.retrain.place import Place
-
-_HOOK = "A command line, or an address that gets a POST; told of each retraining that "
 
 
 def register(app: typer.Typer) -> None:
@@ -32,66 +30,17 @@ def register(app: typer.Typer) -> None:
     app.command()(retrain)
 
 
-def retrain(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
+@spread
+def retrain(
     data: Annotated[
         pathlib.Path, typer.Option(help="Folder of span-N folders; one counts when it holds `_SUCCESS`.")
     ],
     root: Annotated[pathlib.Path, typer.Option(help="Folder of everything that runs leave behind.")],
-    preset: Annotated[
-        str, typer.Option(help=f"What is trained and what it must reach: {', '.join(PRESETS)}.")
-    ],
+    preset: PresetOption,
+    options: Options,
     test: Annotated[
         pathlib.Path | None,
         typer.Option(help="Folder of the fixed test set; `test` in --data if left out."),
-    ] = None,
-    window: Annotated[int, typer.Option(help="How many of the newest spans are trained on.")] = 4,
-    warm_start: Annotated[
-        str | None,
-        typer.Option(
-            help=f"What a training starts from: {', '.join(WARM_STARTS)}; the preset's if left out."
-        ),
-    ] = None,
-    attempts: Annotated[
-        int, typer.Option(help="How often a failing training is begun before it waits for a new span.")
-    ] = 3,
-    accept: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SPAN[:KINDS]",
-            help="A span to let through whose data was refused; recorded. 7:class_balance lets through no other kind "
-            "of finding. Repeat for more.",
-        ),
-    ] = None,
-    exclude: Annotated[
-        list[int] | None, typer.Option(help="A span never to train on again. Repeat for more.")
-    ] = None,
-    keep_runs: Annotated[
-        int, typer.Option(help="How many of the newest runs keep their files; what is served stays anyway.")
-    ] = 3,
-    keep_spans: Annotated[
-        int, typer.Option(help="Of how many of the newest spans Examples stay to be compared with.")
-    ] = 8,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help="Change one setting of the preset; repeat for more."
-        ),
-    ] = None,
-    on_pushed: Annotated[str, typer.Option(help=f"{_HOOK}pushed a version.")] = "",
-    on_refused: Annotated[str, typer.Option(help=f"{_HOOK}was refused.")] = "",
-    on_failed: Annotated[str, typer.Option(help=f"{_HOOK}failed.")] = "",
-    on_candidate: Annotated[str, typer.Option(help=f"{_HOOK}made a model that waits for approval.")] = "",
-    on_odd: Annotated[
-        str, typer.Option(help=f"{_HOOK}found something among the spans that it will not train on.")
-    ] = "",
-    marker_hours: Annotated[
-        float, typer.Option(help="For how long a span may lack its marker before it is told.")
-    ] = 24.0,
-    metrics: Annotated[
-        pathlib.Path | None,
-        typer.Option(
-            help="A .prom file in the folder of Prometheus' node_exporter; one in --root if left out."
-        ),
     ] = None,
 ) -> None:
     """Train on what has arrived since the last call, and push it if it is better proven than what is served.
@@ -100,7 +49,9 @@ def retrain(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
 
     Exit status: 0 pushed, nothing new, or another one at work; 1 failed; 2 wrong arguments; 3 refused by a gate.
     """
-    request, told = asked({**locals()})
+    from pipeline.spans import arrivals
+
+    request, told = asked(data, test or data / arrivals.TEST_FOLDER, root, preset, options)
     call(
         request,
         told,
@@ -129,41 +80,44 @@ def call(
         _say(_work(request, told, place, check_place), request.root)
 
 
-def check(options: Mapping[str, Any]) -> None:
+def check(root: pathlib.Path, preset: str, options: Options) -> None:
     """Checks what a parser of the command line cannot; for a schedule, which is made long before the first run.
-
-    Args:
-        options: the values of `retrain`'s arguments, by name.
 
     Raises:
         ValueError: a preset, a setting, a hook or the file of metrics that can never be used.
     """
-    _settings(options)
-    for kinds in _accepted(options["accept"] or []).values():
+    _settings(preset, options)
+    for kinds in _accepted(options.accept or []).values():
         data_limits.allowed_kinds(kinds)
-    _notices(options)
+    _notices(root, options)
 
 
-def asked(options: Mapping[str, Any]) -> "tuple[retraining.Request, notices.Notices]":
-    """What is to be trained and who is told, from the values of `retrain`'s arguments by name."""
+def asked(
+    data: pathlib.Path, test: pathlib.Path, root: pathlib.Path, preset: str, options: Options
+) -> "tuple[retraining.Request, notices.Notices]":
+    """What is to be trained and who is told."""
     from pipeline.retrain import retraining
-    from pipeline.spans import arrivals
 
     try:
-        told = _notices(options)
+        told = _notices(root, options)
     except (ValueError, OSError) as error:
         console.stop(str(error))
     try:
-        accepted = _accepted(options["accept"] or [])
+        accepted = _accepted(options.accept or [])
         request = retraining.Request(
-            **{name: options[name] for name in ("data", "preset", "window", "attempts")},
-            **{name: options[name] for name in ("keep_runs", "keep_spans", "marker_hours")},
-            test=options["test"] or options["data"] / arrivals.TEST_FOLDER,
-            root=Root(options["root"].absolute()),
-            config=_settings(options),
+            data=data,
+            test=test,
+            root=Root(root.absolute()),
+            preset=preset,
+            config=_settings(preset, options),
+            window=options.window,
+            attempts=options.attempts,
             accept=tuple(accepted),
             accept_kinds=accepted,
-            exclude=tuple(options["exclude"] or ()),
+            exclude=tuple(options.exclude or ()),
+            keep_runs=options.keep_runs,
+            keep_spans=options.keep_spans,
+            marker_hours=options.marker_hours,
         )
     except (ValueError, OSError) as error:
         _stop(told, error)
@@ -176,30 +130,31 @@ def _stop(told: "notices.Notices", error: Exception) -> NoReturn:
     console.stop(str(error))
 
 
-def _settings(options: Mapping[str, Any]) -> PipelineConfig:
-    warm_start = options["warm_start"]
-    chosen = [] if warm_start is None else [f"warm_start={warm_start}"]
-    return chosen_preset(options["preset"], [*(options["assignments"] or []), *chosen])
+def _settings(preset: str, options: Options) -> PipelineConfig:
+    chosen = [] if options.warm_start is None else [f"warm_start={options.warm_start}"]
+    return chosen_preset(preset, [*(options.assignments or []), *chosen])
 
 
-def _notices(options: Mapping[str, Any]) -> "notices.Notices":
+def _notices(root: pathlib.Path, options: Options) -> "notices.Notices":
     from pipeline.retrain import hooks, notices
 
     names = [f"on_{kind}" for kind in hooks.KINDS]
-    hook_config = hooks.HookConfig(**{name: options[name] for name in names if name in options})
-    return notices.Notices(Root(options["root"].absolute()), hook_config, options["metrics"])
+    chosen = {name: getattr(options, name) for name in names if hasattr(options, name)}
+    return notices.Notices(Root(root.absolute()), hooks.HookConfig(**chosen), options.metrics)
 
 
 def _idle(request: "retraining.Request", told: "notices.Notices") -> bool:
     """Whether there is nothing to do; the heartbeat says that somebody looked."""
     from pipeline.retrain import retraining
+    from pipeline.spans import arrivals
 
     try:
         known = Ledger.load(request.root.ledger)
-        told.odd(retraining.odd(request, known))
-        idle = not request.exclude and not retraining.has_work(request, known)
+        complete = arrivals.complete_spans(request.data, known.spans)
+        told.odd(retraining.odd(request, known, complete))
+        idle = not request.exclude and not retraining.has_work(request, known, complete)
         if idle:
-            told.idle()
+            told.idle(retraining.spans_left(request, known, complete))
             told.deliver()
     except (ValueError, OSError) as error:
         _stop(told, error)
@@ -255,7 +210,8 @@ def _work(
     try:
         with request.root.locked():
             return told.watch(
-                lambda: _in_the_lock(request, told, place), lambda: retraining.spans_left(request)
+                lambda: _in_the_lock(request, told, place),
+                lambda: retraining.spans_left(request, Ledger.load(request.root.ledger)),
             )
     except RootInUseError as error:
         typer.echo(f"Nothing done: {error}")

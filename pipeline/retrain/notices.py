@@ -54,8 +54,11 @@ class Notices:
         self._told_odd = root.ledger.parent / "odd.json"
         self._refused_before: frozenset[tuple[str, int, str]] | None = None
 
-    def idle(self) -> None:
+    def idle(self, waiting: int) -> None:
         """There was nothing to do; not told where another call is at work, which tells for itself.
+
+        Args:
+            waiting: how many spans are left: those of a training that was given up wait for a new one.
 
         Raises:
             OSError: the root cannot be written to.
@@ -65,9 +68,8 @@ class Notices:
             _say(self._signs.started())
             self._post_odd()
             self._post_untold()
-            self._finish(
-                retraining.Outcome(retraining.NOTHING_NEW, seconds=None), NOTHING_OR_PUSHED, lambda: 0
-            )
+            outcome = retraining.Outcome(retraining.NOTHING_NEW, seconds=None)
+            self._finish(outcome, NOTHING_OR_PUSHED, lambda: waiting)
 
     def watch(self, work: Callable[[], retraining.Outcome], waiting: Callable[[], int]) -> retraining.Outcome:
         """Does the work and tells monitoring how it went; the caller holds the root's lock.
@@ -207,7 +209,7 @@ class Notices:
         return Outcome(
             exit_status=status,
             seconds=outcome.seconds,
-            pushed=outcome.kind == ledger.PUSHED,
+            pushed_at=_pushed_at(self._root),
             accuracy=outcome.accuracy,
             served_version=version,
             served_accuracy=accuracy,
@@ -311,6 +313,13 @@ def _served(root: Root) -> tuple[int | None, float | None]:
                 metrics = version.record.get("lineage", {}).get("metrics", {})
                 return version.number, metrics.get(_ACCURACY)
     return None, None
+
+
+def _pushed_at(root: Root) -> float | None:
+    """As the served folder has it: an approval is a push as well, and a call that was killed after one told nobody."""
+    with contextlib.suppress(ValueError, OSError):
+        return serving_folder.last_push(root.serving)
+    return None
 
 
 def _count(waiting: Callable[[], int | None]) -> int | None:

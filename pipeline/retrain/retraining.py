@@ -93,8 +93,14 @@ class Outcome:
     untaken: tuple[tuple[int, str], ...] = ()
 
 
-def waiting(request: Request, known: Ledger) -> dict[int, str]:
+def waiting(request: Request, known: Ledger, complete: Mapping[int, str] | None = None) -> dict[int, str]:
     """The complete spans that were never looked at, or not as they or the limits are now, with their fingerprints.
+
+    Args:
+        request: what is asked.
+        known: what is remembered.
+        complete: all complete spans, where `arrivals.complete_spans` has just been asked; it takes a second of a
+            thousand.
 
     Raises:
         ValueError: as `arrivals.complete_spans`.
@@ -102,9 +108,13 @@ def waiting(request: Request, known: Ledger) -> dict[int, str]:
     judge = judged_by(request.config)
     return {
         number: fingerprint
-        for number, fingerprint in arrivals.complete_spans(request.data, known.spans).items()
+        for number, fingerprint in _complete(request, known, complete).items()
         if number not in request.exclude and _is_new(number, fingerprint, request, known, judge)
     }
+
+
+def _complete(request: Request, known: Ledger, complete: Mapping[int, str] | None) -> Mapping[int, str]:
+    return arrivals.complete_spans(request.data, known.spans) if complete is None else complete
 
 
 def judged_by(config: PipelineConfig) -> str:
@@ -127,9 +137,9 @@ def _is_new(number: int, fingerprint: str, request: Request, known: Ledger, judg
     return record.state != ledger.ACCEPTED and number in request.accept
 
 
-def has_work(request: Request, known: Ledger) -> bool:
-    """Whether there is anything to look at or to train; fast, and nothing is written."""
-    return bool(known.unfinished() or known.unheard() or waiting(request, known))
+def has_work(request: Request, known: Ledger, complete: Mapping[int, str] | None = None) -> bool:
+    """Whether there is anything to look at or to train, of those that are `complete`; nothing is written."""
+    return bool(known.unfinished() or known.unheard() or waiting(request, known, complete))
 
 
 def check_test_set(request: Request) -> None:
@@ -172,7 +182,7 @@ def _train_records(request: Request, number: int, is_new: bool) -> int | None:
         return 0 if is_new and not isinstance(error.__cause__, OSError) else None
 
 
-def odd(request: Request, known: Ledger) -> list[str]:
+def odd(request: Request, known: Ledger, complete: Mapping[int, str] | None = None) -> list[str]:
     """What lies among the spans and will not be trained on by itself, in a sentence each; it stops nothing.
 
     Names that are no span's, spans without their marker for longer than `marker_hours`, and spans that changed after
@@ -181,7 +191,7 @@ def odd(request: Request, known: Ledger) -> list[str]:
     Raises:
         ValueError: as `arrivals.complete_spans`.
     """
-    complete = arrivals.complete_spans(request.data, known.spans)
+    complete = _complete(request, known, complete)
     changed = [
         f"span {number} changed after it was accepted on {known.spans[number].seen[:10]}; what was read then is "
         "trained on. Deliver it under a new number, or exclude it."
@@ -194,14 +204,13 @@ def odd(request: Request, known: Ledger) -> list[str]:
     return [*arrivals.odd_folders(request.data), *silent, *changed]
 
 
-def spans_left(request: Request) -> int:
-    """How many complete spans were not looked at yet, or not trained on.
+def spans_left(request: Request, known: Ledger, complete: Mapping[int, str] | None = None) -> int:
+    """How many complete spans were not looked at yet, or not trained on, those of a given up training included.
 
     Raises:
-        ValueError: as `arrivals.complete_spans`, or the ledger is none.
+        ValueError: as `arrivals.complete_spans`.
     """
-    known = Ledger.load(request.root.ledger)
-    return len({*waiting(request, known), *known.unheard()})
+    return len({*waiting(request, known, complete), *known.untrained()})
 
 
 def retrain(

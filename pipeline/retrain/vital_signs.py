@@ -22,17 +22,18 @@ METRICS_FILE = "byol.prom"
 _SUCCESSFUL = (0, 3)
 _FAULTS = (1, 2)
 _REFUSED = "byol_spans_refused"
+_LAST_PUSH = "byol_last_push_timestamp_seconds"
 _GAUGES = {
     "byol_last_attempt_timestamp_seconds": "Start of the last retraining, in seconds since 1970.",
     "byol_last_success_timestamp_seconds": "Last end with exit status 0 or 3: the data was looked at and decided on.",
-    "byol_last_push_timestamp_seconds": "Last end with a pushed version.",
+    _LAST_PUSH: "When the newest version was pushed, by a retraining or an approval; no rollback.",
     "byol_last_run_duration_seconds": "From start to end of the last retraining that ended.",
     "byol_last_exit_status": "Of the last retraining that ended: 0, 1, 2, 3 or 130.",
     "byol_accuracy": "Linear probe on the test split of the last retraining that was evaluated, in [0, 1].",
     "byol_served_version": "Number of the version that is served.",
     "byol_served_accuracy": "Linear probe on the test split of the served version, in [0, 1].",
     "byol_spans_odd": "Folders that look like spans and are none, lack their marker, or changed after acceptance.",
-    "byol_spans_waiting": "Complete spans that were not used yet when the last retraining ended.",
+    "byol_spans_waiting": "Complete spans that were not trained on yet when the last retraining ended.",
 }
 _COUNTERS = {_REFUSED: "New spans whose data was refused, or from which nothing was pushed."}
 
@@ -44,7 +45,7 @@ class Outcome:
     Attributes:
         exit_status: that the command is about to end with.
         seconds: from start to end; None where nothing was done.
-        pushed: whether a version was pushed.
+        pushed_at: when the newest version was pushed, in seconds since 1970.
         accuracy: of the run, in [0, 1].
         served_version: number of the version that is served now.
         served_accuracy: of that version, in [0, 1].
@@ -56,7 +57,7 @@ class Outcome:
 
     exit_status: int
     seconds: float | None
-    pushed: bool = False
+    pushed_at: float | None = None
     accuracy: float | None = None
     served_version: int | None = None
     served_accuracy: float | None = None
@@ -69,7 +70,7 @@ class Outcome:
         """The metrics that this outcome sets, by name."""
         found: dict[str, float | None] = {
             "byol_last_success_timestamp_seconds": now if self.exit_status in _SUCCESSFUL else None,
-            "byol_last_push_timestamp_seconds": now if self.pushed else None,
+            _LAST_PUSH: self.pushed_at,
             "byol_last_run_duration_seconds": self.seconds,
             "byol_last_exit_status": self.exit_status,
             "byol_accuracy": self.accuracy,
@@ -119,15 +120,24 @@ class VitalSigns:
         state = "failed" if outcome.exit_status in _FAULTS else "idle"
         return self._write(state, outcome.detail, outcome.measures(time.time()), outcome.spans_refused)
 
-    def serves(self, version: int | None, accuracy: float | None) -> list[str]:
+    def serves(
+        self, version: int | None, accuracy: float | None, pushed_at: float | None = None
+    ) -> list[str]:
         """Another version is served, by a person's word; nothing else has changed."""
-        found = {"byol_served_version": version, "byol_served_accuracy": accuracy}
+        found = {
+            "byol_served_version": version,
+            "byol_served_accuracy": accuracy,
+            _LAST_PUSH: pushed_at,
+        }
         kept = _beat(self.heartbeat)
         changed = {name: float(value) for name, value in found.items() if value is not None}
         return self._write(kept.get("state", "idle"), kept.get("detail", ""), changed)
 
     def _write(self, state: str, detail: str, changed: dict[str, float], refused: int = 0) -> list[str]:
-        measures = self._measures() | changed
+        before = self._measures()
+        measures = before | changed
+        if _LAST_PUSH in before:  # a version that was retired since was pushed all the same
+            measures[_LAST_PUSH] = max(before[_LAST_PUSH], measures[_LAST_PUSH])
         measures[_REFUSED] = measures.get(_REFUSED, 0.0) + refused
         beat = {
             "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

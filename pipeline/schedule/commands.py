@@ -95,12 +95,13 @@ def _when(cron: str, every: int, timezone: str) -> When:
 def _root(context: typer.Context) -> pathlib.Path:
     """The root among the options for `byol retrain`, which checks all of them now instead of at night."""
     from pipeline.retrain import commands as retrain_commands
+    from pipeline.retrain.options import Options
 
     above = context.find_root()
     retrain = above.command.get_command(above, "retrain")  # type: ignore[attr-defined]
-    options = retrain.make_context("retrain", list(context.args), parent=above).params
-    retrain_commands.check(options)
-    return options["root"]
+    values = retrain.make_context("retrain", list(context.args), parent=above).params
+    retrain_commands.check(values["root"], values["preset"], Options.of(values))
+    return values["root"]
 
 
 def _stay(job: Job, when: When) -> int:

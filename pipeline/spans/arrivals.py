@@ -165,4 +165,6 @@ def _status(path: pathlib.Path) -> os.stat_result:
 
 def _files(span: pathlib.Path) -> list[pathlib.Path]:
     """The records, and what says what they are."""
-    return sorted(path for kind in ("*.bin", *dataset.DESCRIPTIONS) for path in span.rglob(kind))
+    return sorted(
+        path for path in span.rglob("*") if path.suffix == ".bin" or path.name in dataset.DESCRIPTIONS
+    )

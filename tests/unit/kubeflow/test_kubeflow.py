@@ -243,7 +243,7 @@ def test_a_run_that_looks_at_data_trains_nothing():
 
 def test_a_run_that_trains_takes_window_baseline_and_parent_as_parameters():
     window = tuple(range(1000))
-    found, tasks = tasks_of(Decided((3,), 17, window, 16, "/mnt/byol/notes/b"))
+    found, tasks = tasks_of(Decided(window, 17, window, 16, "/mnt/byol/notes/b"))
     assert "kept-span" not in tasks  # which the look at the data has kept
     assert parameter(tasks["window"], "spans") == json.dumps(window)
     assert parameter(tasks["warm-start"], "version") == "16"
@@ -253,7 +253,8 @@ def test_a_run_that_trains_takes_window_baseline_and_parent_as_parameters():
         for one in found.spec["deploymentSpec"]["executors"].values()
         for text in [*one["container"]["command"], *one["container"].get("args", [])]
     ]
-    assert max(map(len, [*arguments, json.dumps(tasks["window"])])) < 32 * 1024
+    of_tasks = [json.dumps(task) for task in tasks.values()]
+    assert max(map(len, [*arguments, *of_tasks])) < 32 * 1024
     _, without = tasks_of(Decided((3,), 17, (4,), None, "/mnt/byol/notes/b"))
     assert "warm-start" not in without
     assert "kept-networks" in without

@@ -71,6 +71,7 @@ def test_an_approval_is_pushed_told_and_measured(place):
         "run_id": "run-2", "spans": [3, 4], "report": (place / "runs" / "run-2" / "report.html").as_uri(),
     }  # fmt: skip
     assert measures(place)["byol_served_version"] == now.number
+    assert measures(place)["byol_last_push_timestamp_seconds"] == now.published_at
     assert "byol_served_accuracy" in metrics.read_text()
 
 

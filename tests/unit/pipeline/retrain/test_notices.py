@@ -1,10 +1,12 @@
 """What `byol retrain` tells the outside, whatever comes of it: a real hook, real files, real locks; no training."""
 
+import datetime as dt
 import json
 import os
 import pathlib
 import signal
 import sys
+from unittest import mock
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -15,7 +17,7 @@ from pipeline import cli
 from pipeline.retrain import retraining
 from pipeline.root import Root
 from pipeline.run import engine
-from pipeline.spans import ledger
+from pipeline.spans import arrivals, ledger
 from pipeline.spans.ledger import Ledger
 
 
@@ -101,7 +103,8 @@ def test_a_push_is_told_with_what_is_served(call, tmp_path):
         "missed": [],
     }
     found = metrics(tmp_path)
-    assert found["last_push_timestamp_seconds"] == found["last_success_timestamp_seconds"]
+    published = serving_folder.versions(tmp_path / "root" / "serving")[0].record["published_at"]
+    assert found["last_push_timestamp_seconds"] == dt.datetime.fromisoformat(published).timestamp()
     expected = {
         "last_exit_status": 0,
         "last_run_duration_seconds": 12.5,
@@ -224,6 +227,34 @@ def test_an_idle_call_changes_no_duration(call, tmp_path):
         (tmp_path / "spans" / f"span-{number}" / "_SUCCESS").unlink()
     assert call(None).exit_code == 0
     assert metrics(tmp_path)["last_run_duration_seconds"] == 61.5
+
+
+def test_an_idle_call_looks_once_and_shows_what_waits_and_when_was_pushed(call, tmp_path, monkeypatch):
+    """A training that was given up leaves its span for the next one; a person's approval is a push, too."""
+    root, data = Root(tmp_path / "root"), tmp_path / "spans"
+    known = Ledger.load(root.ledger)
+    for number in (1, 2):
+        path = data / f"span-{number}"
+        known.mark(number, ledger.ACCEPTED, arrivals.fingerprint(path))
+        known.spans[number].seal = arrivals.seal(path)
+    outcomes = {1: ledger.PUSHED, 2: ledger.FAILED}
+    known.trainings = [
+        ledger.Training([number], [number], "never", None, None, None, outcome=outcome)
+        for number, outcome in outcomes.items()
+    ]
+    known.save()
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "saved_model.pb").write_bytes(b"model")
+    serving_folder.publish(model, root.serving)
+    look = mock.Mock(wraps=arrivals.complete_spans)
+    monkeypatch.setattr(arrivals, "complete_spans", look)
+    outcome = call(None)
+    assert "Nothing new" in outcome.output
+    assert look.call_count == 1
+    found = metrics(tmp_path)
+    assert found["spans_waiting"] == 1
+    assert found["last_push_timestamp_seconds"] == serving_folder.last_push(root.serving)
 
 
 def test_one_root_has_one_label_however_it_is_spelt(call, tmp_path):

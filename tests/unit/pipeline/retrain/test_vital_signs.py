@@ -1,5 +1,6 @@
 """The heartbeat and the metrics: as monitoring reads them, over several processes, with broken and missing files."""
 
+import ast
 import json
 import os
 import pathlib
@@ -9,6 +10,7 @@ import sys
 import time
 
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.retrain import vital_signs
@@ -50,11 +52,11 @@ def test_a_night_with_a_push_then_a_refusal_then_a_failure(tmp_path, now):
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", told["at"])
 
     now["now"] = 1_600.0
-    VitalSigns(tmp_path).finished(Outcome(0, 600.5, True, 0.91, 12, 0.91, 1))
+    VitalSigns(tmp_path).finished(Outcome(0, 600.5, 1_550.0, 0.91, 12, 0.91, 1))
     pushed = {
         "last_attempt_timestamp_seconds": 1000,
         "last_success_timestamp_seconds": 1600,
-        "last_push_timestamp_seconds": 1600,
+        "last_push_timestamp_seconds": 1550,
         "last_run_duration_seconds": 600.5,
         "last_exit_status": 0,
         "accuracy": 0.91,
@@ -95,7 +97,7 @@ def test_a_night_with_a_push_then_a_refusal_then_a_failure(tmp_path, now):
 
 
 def test_types_are_prometheus_own(tmp_path):
-    VitalSigns(tmp_path).finished(Outcome(0, 1, True, 0.9, 1, 0.9, 0))
+    VitalSigns(tmp_path).finished(Outcome(0, 1, 5.0, 0.9, 1, 0.9, 0))
     types = {
         family.name: family.type
         for family in text_string_to_metric_families((tmp_path / "retraining" / "byol.prom").read_text())
@@ -155,12 +157,61 @@ def test_importing_it_imports_nothing_heavy():
     assert "pipeline.retrain.hooks" in told
 
 
-def test_the_example_of_alerts_names_metrics_that_exist():
-    rules = (PROJECT / "docs" / "guides" / "byol-alerts.yml").read_text()
-    named = set(re.findall(r"\bbyol_\w+", rules))
+# Of PromQL, what the rules have; `unless` is to Prometheus what `and` is to Python: a word between two vectors.
+TOKEN = re.compile(r"\s+|[a-z_]\w*|\d+(?:\.\d+)?|[-+*/()]|[<>=!]=|[<>]")
+FUNCTIONS = {"time", "increase", "max_over_time"}
+WINDOW = re.compile(r"(?<=\w)\[\d+[smhdw]\]")
+
+
+def syntax(expression: str) -> ast.Expression:
+    """A rule's expression by Python's grammar, in which precedence and comparisons are the same for what is used."""
+    plain = WINDOW.sub("", expression)
+    assert not TOKEN.sub("", plain), expression
+    return ast.parse(re.sub(r"\bunless\b", "and", plain), mode="eval")
+
+
+def test_the_rules_of_the_alerts_are_rules_of_prometheus_over_metrics_that_exist():
+    """What `promtool check rules` looks at (model/rulefmt/rulefmt.go), and that each metric is one of ours."""
+    content = yaml.safe_load((PROJECT / "docs" / "guides" / "byol-alerts.yml").read_text())
+    rules = [rule for group in content["groups"] for rule in group["rules"]]
     known = {*vital_signs._GAUGES, *(f"{name}_total" for name in vital_signs._COUNTERS)}
-    assert len(named) >= 5
-    assert named <= known
+    assert set(content) == {"groups"}
+    assert all(set(group) <= {"name", "interval", "rules"} for group in content["groups"])
+    assert len({rule["alert"] for rule in rules}) == len(rules)
+    for rule in rules:
+        assert {"alert", "expr", "labels", "annotations"} <= set(rule) <= {
+            "alert", "expr", "for", "labels", "annotations",
+        }  # fmt: skip
+        assert re.fullmatch(r"[A-Za-z_]\w*", rule["alert"])
+        assert re.fullmatch(r"\d+[smhdw]", rule.get("for", "0s"))
+        nodes = list(ast.walk(syntax(rule["expr"])))
+        called = {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
+        named = {node.id for node in nodes if isinstance(node, ast.Name)}
+        assert called <= FUNCTIONS
+        assert named - FUNCTIONS
+        assert named - FUNCTIONS <= known
+        said = " ".join(rule["annotations"].values())
+        assert set(re.findall(r"{{\s*(.+?)\s*}}", said)) <= {"$labels.root", "$value"}
+        assert "$labels.root" in said
+
+
+def test_a_root_that_was_tried_and_never_pushed_from_has_an_alert(tmp_path):
+    """An age of what never was is no number, and a rule on it never fires."""
+    signs = VitalSigns(tmp_path)
+    signs.started()
+    signs.finished(Outcome(3, 5))
+    have = {f"byol_{name}" for name in metrics(signs.textfile, tmp_path)}
+    content = yaml.safe_load((PROJECT / "docs" / "guides" / "byol-alerts.yml").read_text())
+    (expression,) = (
+        rule["expr"] for rule in content["groups"][0]["rules"] if rule["alert"] == "ByolNeverPushed"
+    )
+    present, absent = expression.split(" unless ")
+    assert present in have
+    assert absent not in have
+    signs.serves(7, 0.5, pushed_at=1000.0)
+    assert metrics(signs.textfile, tmp_path)[absent.removeprefix("byol_")] == 1000
+    signs.finished(Outcome(0, None, pushed_at=900.0))  # the newer version was retired meanwhile
+    assert metrics(signs.textfile, tmp_path)[absent.removeprefix("byol_")] == 1000
 
 
 def test_the_dashboard_for_grafana_asks_for_metrics_that_exist_and_shows_each_of_them():
