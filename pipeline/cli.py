@@ -31,7 +31,6 @@ from trainer import settings
 from trainer.byol import choice
 
 if TYPE_CHECKING:
-    from components.data.cifar10 import RecordFolder
     from components.serving.candidates import Candidate
     from components.serving.serving_folder import Version
     from pipeline.run.local_runner import Summary
@@ -334,6 +333,7 @@ def _data(
     preset: str, data: pathlib.Path | None, span: int | None, place: Root, config: PipelineConfig
 ) -> Records:
     from components.data import cifar10
+    from pipeline.run import fitness
 
     try:
         if data is None and preset != "demo":
@@ -344,7 +344,8 @@ def _data(
         folder = data if data is not None else _demo_data(place)
         span = _span(folder, span)
         found = cifar10.inspect_folder(folder if span is None else folder / f"{cifar10.SPAN_FOLDER}{span}")
-        _check_counts(found, config)
+        fitness.check_records(found, config)
+        fitness.check_served(found.data_set, place.serving)
     except (ValueError, OSError) as error:
         console.stop(_reason(error))
     return Records(found.path.absolute(), span, data_set=found.data_set)
@@ -367,17 +368,6 @@ def _demo_data(place: Root) -> pathlib.Path:
     if not place.demo_data.exists():
         synthetic.write(place.demo_data)
     return place.demo_data
-
-
-def _check_counts(found: "RecordFolder", config: PipelineConfig) -> None:
-    """The two counts that a preset needs are known before anything is trained."""
-    if found.test_records < config.gate.minimum_test_images:
-        raise ValueError(
-            f"The gate needs {config.gate.minimum_test_images} test images; {found.path} has "
-            f"{found.test_records}. Give the whole test split, or lower gate.minimum_test_images."
-        )
-    config.gate.floors(found.data_set.label_names)
-    config.pretraining.total_steps(found.train_records)
 
 
 def _run(config: PipelineConfig, preset: str, records: Records, place: Root) -> "Summary":

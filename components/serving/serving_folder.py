@@ -34,6 +34,8 @@ from typing import Any, BinaryIO
 
 import portalocker
 
+from components.data import dataset
+from components.data.dataset import DataSet
 from components.staging import move, sync_tree, write_atomically
 
 RECORD_FILE = "serving.json"
@@ -53,6 +55,8 @@ _LOCK_MODE = 0o664  # less the umask: whoever pushes to the folder opens it for 
 ROLLBACK = "rollback"  # the `action` of a version that a rollback published
 
 _RECORD_FORMAT = 1
+# Of the lineage's inputs: the Examples, and what ExampleGen noted of them.
+_EXAMPLES, _DATA_SET = "examples", "data_set"
 _ACCURACY = "sparse_categorical_accuracy"  # TFMA's name, in the lineage that the Pusher writes
 _PUSH = "push"
 _STAGING_PREFIX = ".staging-"
@@ -112,6 +116,11 @@ class Version:
         return recorded_accuracy(self.record)
 
     @property
+    def data_set(self) -> DataSet | None:
+        """What the model was trained on, which its signatures speak of; None if nothing is recorded."""
+        return recorded_data_set(self.record)
+
+    @property
     def digest(self) -> str:
         """The recorded digest of the model's files, or theirs if nothing is recorded; "" if incomplete."""
         if self.record:
@@ -140,6 +149,18 @@ def recorded_accuracy(record: Mapping[str, Any]) -> float | None:
     """The classifier's accuracy on the test images in the lineage of a record, 0 to 1; None if there is none."""
     value = record.get("lineage", {}).get("metrics", {}).get(_ACCURACY)
     return float(value) if isinstance(value, int | float) else None
+
+
+def recorded_data_set(record: Mapping[str, Any]) -> DataSet | None:
+    """The data set in the lineage of a record; None if there is none, or none that can be read."""
+    for examples in record.get("lineage", {}).get("inputs", {}).get(_EXAMPLES, []):
+        told = examples.get("properties", {}).get(_DATA_SET)
+        if told:
+            try:
+                return dataset.from_json(told)
+            except ValueError:
+                return None
+    return None
 
 
 def versions(folder: str | os.PathLike[str]) -> list[Version]:

@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping
 from rich.console import Console
 
 from components.data import cifar10, data_limits, dataset
+from components.data.dataset import DataSet
 from pipeline.config import PipelineConfig
 from pipeline.console import DataRefusedError, NodeFailedError, size_words
 from pipeline.retrain.place import Asked, Place, PlaceError, Served, StillAtWorkError
 from pipeline.root import Records, Root
+from pipeline.run import fitness
 from pipeline.source_digest import source_digest
 from pipeline.spans import arrivals, ledger
 from pipeline.spans.ledger import Ledger, Training
@@ -143,7 +145,7 @@ def has_work(request: Request, known: Ledger, complete: Mapping[int, str] | None
 
 
 def check_test_set(request: Request) -> None:
-    """Checks that the fixed test set is there and large enough for the gate.
+    """Checks that the fixed test set is there, large enough for the gate, and of what is served.
 
     Raises:
         ValueError: it is not; it says what to do.
@@ -154,6 +156,7 @@ def check_test_set(request: Request) -> None:
             f"The gate needs {request.config.gate.minimum_test_images} test images; {request.test} has {count}. Give "
             "the whole test set, or lower gate.minimum_test_images."
         )
+    fitness.check_served(_test_data_set(request), request.root.serving)
 
 
 def check_settings(request: Request) -> None:
@@ -320,8 +323,10 @@ def _look_at(
 ) -> ledger.SpanRecord:
     """Looks at the data of a span; returns what became of it."""
     record = ledger.SpanRecord(ledger.ACCEPTED, "", fingerprint, ledger.now())
+    tested_on = _test_data_set(request)
     try:
         found = cifar10.inspect_folder(request.data / f"{cifar10.SPAN_FOLDER}{number}")
+        fitness.check_test_set(found.data_set, tested_on)
         request.config.gate.floors(found.data_set.label_names)
     except ValueError as error:
         if isinstance(error.__cause__, OSError):  # the machine's fault, not the data's: it is looked at again
@@ -346,6 +351,11 @@ def _look_at(
     except DataRefusedError as error:
         return _refused(request, record, error.reason)
     return record
+
+
+def _test_data_set(request: Request) -> DataSet:
+    """What the fixed test set says of itself."""
+    return dataset.read(cifar10.location(request.test))
 
 
 def _refused(request: Request, record: ledger.SpanRecord, reason: str) -> ledger.SpanRecord:

@@ -17,6 +17,9 @@ import pytest
 from rich.console import Console
 
 from components.data import cifar10
+from components.data.dataset import DataSet
+from components.data.features import LABEL_NAMES
+from components.serving import serving_folder
 from pipeline.config import PRESETS
 from pipeline.console import DataRefusedError, NodeFailedError, NodeSkippedError
 from pipeline.past import prune
@@ -40,6 +43,9 @@ CONFIG = settings.override(
         f"gate.robustness_images={TEST}",
     ],
 )
+
+
+FABRICS = DataSet("fabrics", "stripes", ("wool", "silk", "linen"), 24, 40)
 
 
 class Killed(BaseException):
@@ -662,6 +668,28 @@ def test_the_fixed_test_set_is_checked(world):
     retraining.check_test_set(world.request())
     with pytest.raises(ValueError, match="No such folder"):
         retraining.check_test_set(world.request(test=world.folder / "nowhere"))
+
+
+def test_what_is_served_must_be_of_the_test_sets_data(world):
+    lineage = {"inputs": {"examples": [{"properties": {"data_set": FABRICS.to_json()}}]}}
+    (world.folder / "model").mkdir()
+    (world.folder / "model" / "saved_model.pb").write_text("a model")
+    serving_folder.publish(world.folder / "model", world.root.serving, lineage)
+    with pytest.raises(
+        ValueError, match=r"serves version \d+ of fabrics \(3 classes.* received CIFAR-10 \(10 "
+    ):
+        retraining.check_test_set(world.request())
+
+
+def test_a_span_of_other_names_than_the_test_set_is_refused_before_anything_runs(world):
+    world.deliver(1)
+    path = world.deliver(2)
+    (path / "batches.meta.txt").write_text("\n".join(reversed(LABEL_NAMES)))
+    outcome = world.call()
+    assert (outcome.kind, outcome.spans) == (ledger.PUSHED, (1,))
+    assert world.known().spans[2].state == ledger.REFUSED
+    assert "expected the same classes in the same order" in world.known().spans[2].reason
+    assert world.stored == {1}
 
 
 def _kinds_of_weeks(rng):
