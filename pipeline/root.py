@@ -116,6 +116,13 @@ class Root:
         """Report of one run."""
         return self.summary(run_id).with_name(REPORT_FILE)
 
+    def report_address(self, run_id: str | None) -> str:
+        """Where the report of a run lies, as an address; "" where there is none."""
+        if run_id is None:
+            return ""
+        report = self.report(run_id).absolute()
+        return report.as_uri() if report.is_file() else ""
+
     def check(self) -> None:
         """Proves, without writing anything, that a run could work here: before anything that takes long.
 

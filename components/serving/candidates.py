@@ -179,7 +179,7 @@ def hold(  # noqa: PLR0913 - all but three are settings, by keyword
 
 
 def approve(
-    folder: str | os.PathLike[str], by: str, reason: str = "", name: str | None = None
+    folder: str | os.PathLike[str], by: str, reason: str = "", name: str | None = None, at: str = ""
 ) -> Publication:
     """Pushes the candidate; who decided, when and why stays in the version's lineage.
 
@@ -187,6 +187,7 @@ def approve(
         folder: the serving folder.
         by, reason: who decided, and why.
         name: the candidate that is meant; whatever waits if None.
+        at: when, ISO 8601 in UTC; now if "".
 
     Raises:
         ValueError: nothing waits, or another one than `name`, or its files are not those that were judged.
@@ -194,29 +195,31 @@ def approve(
             one that it was compared with.
         OSError, TimeoutError: as in `serving_folder.publish`; the candidate still waits.
     """
-    root = serving_folder.local_folder(folder)
+    root, at = serving_folder.local_folder(folder), at or _now()
     with _locked(root):
         candidate = _named(root, name)
         record = candidate.record
         publication = serving_folder.publish(
             candidate.path / _MODEL,
             root,
-            {**record["lineage"], "approval": {"by": by, "at": _now(), "reason": reason}},
+            {**record["lineage"], "approval": {"by": by, "at": at, "reason": reason}},
             documents=candidate.path / _MODEL,
             expected_digest=record["digest"],
             replaces=record["replaces"],
             keep_versions=record["keep_versions"],
             retire_after_seconds=record["retire_after_seconds"],
         )
-        _decide(root, candidate, APPROVED, by, reason, publication.version)
+        _decide(root, candidate, APPROVED, by, reason, publication.version, at)
     return publication
 
 
-def reject(folder: str | os.PathLike[str], by: str, reason: str, name: str | None = None) -> Decision:
+def reject(
+    folder: str | os.PathLike[str], by: str, reason: str, name: str | None = None, at: str = ""
+) -> Decision:
     """Removes the candidate; the same model is not held again.
 
     Args:
-        folder, by, reason, name: as in `approve`; the reason is asked for.
+        folder, by, reason, name, at: as in `approve`; the reason is asked for.
 
     Raises:
         ValueError: nothing waits, or another one than `name`; or there is no reason.
@@ -225,7 +228,7 @@ def reject(folder: str | os.PathLike[str], by: str, reason: str, name: str | Non
         raise ValueError("Expected a reason for whoever reads the lineage later, received none.")
     root = serving_folder.local_folder(folder)
     with _locked(root):
-        return _decide(root, _named(root, name), REJECTED, by, reason)
+        return _decide(root, _named(root, name), REJECTED, by, reason, at=at)
 
 
 def _held(root: pathlib.Path) -> list[Candidate]:
@@ -251,12 +254,18 @@ def _named(root: pathlib.Path, name: str | None) -> Candidate:
 
 
 def _decide(
-    root: pathlib.Path, candidate: Candidate, decision: str, by: str, reason: str, version: int | None = None
+    root: pathlib.Path,
+    candidate: Candidate,
+    decision: str,
+    by: str,
+    reason: str,
+    version: int | None = None,
+    at: str = "",
 ) -> Decision:
     """Remembers what became of a candidate, then removes it; killed between, the next decision is the same."""
     made = Decision(
-        candidate.name, candidate.record["digest"], candidate.run_id, candidate.accuracy, decision, by, _now(),
-        reason, version,
+        candidate.name, candidate.record["digest"], candidate.run_id, candidate.accuracy, decision, by,
+        at or _now(), reason, version,
     )  # fmt: skip
     told = [dataclasses.asdict(one) for one in [*decisions(root), made]]
     write_atomically(root / _FOLDER / _DECISIONS_FILE, json.dumps(told, indent=1) + "\n")

@@ -1,19 +1,20 @@
-"""What a person decides on versions: `byol approve`, `byol reject`, `byol rollback`; each keeps who, when and why."""
+"""What a person decides: `byol approve`, `byol reject`, `byol rollback`, each with who, when and why; `byol hooks`."""
 
-import contextlib
 import getpass
+import json
 import pathlib
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline import console
+from pipeline.retrain.options import HooksFileOption
 from pipeline.root import Root, RootInUseError
-from pipeline.spans import ledger
 
 if TYPE_CHECKING:
-    from components.serving import candidates
-    from pipeline.retrain import hooks
+    from pipeline.retrain import decisions, outbox
+
+_FAILED = 1
 
 RootOption = Annotated[
     pathlib.Path, typer.Option("--root", help="Folder of everything that runs leave behind.")
@@ -30,6 +31,7 @@ def register(app: typer.Typer) -> None:
     app.command()(approve)
     app.command()(reject)
     app.command()(rollback)
+    app.command("hooks")(undelivered)
 
 
 def approve(
@@ -38,21 +40,24 @@ def approve(
     reason: Annotated[str, typer.Option(help="Why, for the lineage.")] = "",
     by: ByOption = "",
     on_pushed: Annotated[str, typer.Option(help=_TOLD)] = "",
+    hooks_file: HooksFileOption = None,
 ) -> None:
     """Push the candidate that waits for approval (gate.approval=manual)."""
     from components.serving import candidates
 
     place, who = _existing(root), by or getpass.getuser()
-    config = _hooks(on_pushed=on_pushed)
+    events = _events(place, hooks_file, on_pushed=on_pushed)
+    draft = events.draft("pushed", who, reason)
     try:
         held = candidates.waiting(place.serving)
-        publication = candidates.approve(place.serving, who, reason, candidate)
+        with events.about(draft):
+            publication = candidates.approve(place.serving, who, reason, candidate, draft.at)
     except (ValueError, OSError) as error:
         console.stop(str(error))
     typer.echo(
         f"Pushed candidate {held.name if held else ''}: it is served as version {publication.version}."
     )
-    _tell(place, config, _event(place, "pushed", who, reason, held, publication.version))
+    _tell(place, events)
 
 
 def reject(
@@ -61,19 +66,21 @@ def reject(
     candidate: CandidateArgument = None,
     by: ByOption = "",
     on_rejected: Annotated[str, typer.Option(help=_TOLD)] = "",
+    hooks_file: HooksFileOption = None,
 ) -> None:
     """Remove the candidate that waits for approval; the same model does not become one again."""
     from components.serving import candidates
 
     place, who = _existing(root), by or getpass.getuser()
-    config = _hooks(on_rejected=on_rejected)
+    events = _events(place, hooks_file, on_rejected=on_rejected)
+    draft = events.draft("rejected", who, reason)
     try:
-        held = candidates.waiting(place.serving)
-        decision = candidates.reject(place.serving, who, reason, candidate)
+        with events.about(draft):
+            decision = candidates.reject(place.serving, who, reason, candidate, draft.at)
     except (ValueError, OSError) as error:
         console.stop(str(error))
     typer.echo(f"Rejected candidate {decision.name}.")
-    _tell(place, config, _event(place, "rejected", who, reason, held))
+    _tell(place, events)
 
 
 def rollback(
@@ -84,15 +91,18 @@ def rollback(
     reason: Annotated[str, typer.Option(help="Why, for the lineage.")] = "",
     by: ByOption = "",
     on_rollback: Annotated[str, typer.Option(help=_TOLD)] = "",
+    hooks_file: HooksFileOption = None,
 ) -> None:
     """Serve an older version again, as a new highest one."""
     from components.serving import serving_folder
 
     place, who = _existing(root), by or getpass.getuser()
-    config = _hooks(on_rollback=on_rollback)
-    told = {"by": who, "at": ledger.now(), "reason": reason}
+    events = _events(place, hooks_file, on_rollback=on_rollback)
+    draft = events.draft("rollback", who, reason)
+    told = {"by": who, "at": draft.at, "reason": reason}
     try:
-        publication = serving_folder.rollback(place.serving, version, told=told)
+        with events.about(draft):
+            publication = serving_folder.rollback(place.serving, version, told=told)
         restored = next(
             v.origin for v in serving_folder.versions(place.serving) if v.number == publication.version
         )
@@ -103,8 +113,60 @@ def rollback(
         f"{publication.path}."
     )
     if publication.is_new:
-        why = f"restored the model of version {restored}{f': {reason}' if reason else ''}"
-        _tell(place, config, _event(place, "rollback", who, why, None, publication.version))
+        _tell(place, events)
+
+
+def undelivered(
+    root: RootOption,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Tell the hooks of --hooks-file of each of them now.")
+    ] = False,
+    hooks_file: HooksFileOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead, for programs.")] = False,
+) -> None:
+    """List the events that no hook has been told of yet, and tell them with --retry.
+
+    Exit status of --retry: 0 when none is left, 1 when some are.
+    """
+    from pipeline.retrain import decisions, outbox
+
+    place = _existing(root)
+    box, problems = outbox.of(place), list[str]()
+    if retry and hooks_file is None:
+        console.stop("--retry needs --hooks-file FILE, which says whom to tell.")
+    events = _events(place, hooks_file)
+    try:
+        decisions.keep_left(place)
+        if retry:
+            problems = events.deliver()
+    except (ValueError, OSError) as error:
+        console.stop(str(error))
+    for problem in problems:
+        typer.echo(problem, err=True)
+    left = box.waiting()
+    if as_json:
+        typer.echo(json.dumps([_read(box, path) for path in left], indent=2))
+    else:
+        for path in left:
+            event = _read(box, path)
+            typer.echo(event.get("fault") or f"{event['id'][:8]} {event['at'][:19]} {event['text']}")
+        if left:
+            count = "1 event was" if len(left) == 1 else f"{len(left)} events were"
+            typer.echo(
+                f"{count} not delivered yet. Each is a file in {left[0].parent}: remove it to give it up."
+            )
+        else:
+            typer.echo("Every event was delivered.")
+    if retry and left:
+        raise typer.Exit(_FAILED)
+
+
+def _read(box: "outbox.Outbox", path: pathlib.Path) -> dict[str, Any]:
+    """An event for programs, or what is wrong with its file."""
+    try:
+        return json.loads(box.read(path).to_json())
+    except (ValueError, OSError) as error:
+        return {"fault": str(error)}
 
 
 def _existing(root: pathlib.Path) -> Root:
@@ -113,60 +175,23 @@ def _existing(root: pathlib.Path) -> Root:
     return Root(root.absolute())
 
 
-def _hooks(**chosen: str) -> "hooks.HookConfig":
-    from pipeline.retrain import hooks
+def _events(place: Root, hooks_file: pathlib.Path | None, **given: str) -> "decisions.DecisionEvents":
+    from pipeline.retrain import decisions, hook_file
 
     try:
-        return hooks.HookConfig(**chosen)  # type: ignore[arg-type] # names of hooks alone
-    except ValueError as error:
+        config = hook_file.chosen(hooks_file, given)
+        warning = hook_file.open_to_others(hooks_file)
+    except (ValueError, OSError) as error:
         console.stop(str(error))
+    if warning:
+        typer.echo(warning, err=True)
+    return decisions.DecisionEvents(place, config)
 
 
-def _event(
-    place: Root,
-    kind: "hooks.Kind",
-    who: str,
-    reason: str,
-    candidate: "candidates.Candidate | None",
-    version: int | None = None,
-) -> "hooks.Event":
-    from components.serving import serving_folder
-    from pipeline.retrain import hooks, notices
-
-    served = serving_folder.served(place.serving)
-    run_id = (
-        candidate.run_id
-        if candidate
-        else (served.record.get("lineage", {}).get("run_id") if served else None)
-    )
-    return hooks.Event(
-        kind=kind,
-        at=ledger.now(),
-        root=str(place.path),
-        run_id=run_id,
-        spans=_spans(place, run_id),
-        version=version,
-        accuracy=candidate.accuracy if candidate else (served.accuracy if served else None),
-        reason=reason,
-        seconds=0.0,
-        report=notices.report_address(place, run_id),
-        by=who,
-    )
-
-
-def _spans(place: Root, run_id: str | None) -> tuple[int, ...]:
-    """What a run was trained on, as the ledger has it; none for a run outside retraining."""
-    with contextlib.suppress(ValueError, OSError):
-        for training in ledger.Ledger.load(place.ledger).trainings:
-            if run_id is not None and training.run_id == run_id:
-                return tuple(training.window)
-    return ()
-
-
-def _tell(place: Root, config: "hooks.HookConfig", event: "hooks.Event") -> None:
+def _tell(place: Root, events: "decisions.DecisionEvents") -> None:
     """Monitoring shows what is served, unless a run is at work, which does so at its end; then the hook."""
     from components.serving import serving_folder
-    from pipeline.retrain import hooks, vital_signs
+    from pipeline.retrain import vital_signs
 
     served = serving_folder.served(place.serving)
     problems: list[str] = []
@@ -179,5 +204,5 @@ def _tell(place: Root, config: "hooks.HookConfig", event: "hooks.Event") -> None
             )
     except RootInUseError:
         problems.append("A run is at work in this root; the metrics show what is served when it has ended.")
-    for problem in [*problems, *hooks.deliver(event, config)]:
+    for problem in [*problems, *events.deliver()]:
         typer.echo(problem, err=True)

@@ -84,12 +84,16 @@ def check(root: pathlib.Path, preset: str, options: Options) -> None:
     """Checks what a parser of the command line cannot; for a schedule, which is made long before the first run.
 
     Raises:
-        ValueError: a preset, a setting, a hook or the file of metrics that can never be used.
+        ValueError: a preset, a setting, a hook or the file of metrics that can never be used; a password in a hook.
+        OSError: the file of hooks cannot be read.
     """
+    from pipeline.retrain import hook_file
+
     _settings(preset, options)
     for kinds in _accepted(options.accept or []).values():
         data_limits.allowed_kinds(kinds)
     _notices(root, options)
+    hook_file.check_public(_hooks(options))
 
 
 def asked(
@@ -136,11 +140,20 @@ def _settings(preset: str, options: Options) -> PipelineConfig:
 
 
 def _notices(root: pathlib.Path, options: Options) -> "notices.Notices":
-    from pipeline.retrain import hooks, notices
+    from pipeline.retrain import hook_file, notices
+
+    config = hook_file.chosen(options.hooks_file, _hooks(options))
+    if warning := hook_file.open_to_others(options.hooks_file):
+        typer.echo(warning, err=True)
+    return notices.Notices(Root(root.absolute()), config, options.metrics)
+
+
+def _hooks(options: Options) -> dict[str, str]:
+    """The hooks of the command line, by `on_<kind>`; empty ones where none was given."""
+    from pipeline.retrain import hooks
 
     names = [f"on_{kind}" for kind in hooks.KINDS]
-    chosen = {name: getattr(options, name) for name in names if hasattr(options, name)}
-    return notices.Notices(Root(root.absolute()), hooks.HookConfig(**chosen), options.metrics)
+    return {name: getattr(options, name) for name in names if hasattr(options, name)}
 
 
 def _idle(request: "retraining.Request", told: "notices.Notices") -> bool:

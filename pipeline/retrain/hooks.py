@@ -5,8 +5,10 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import secrets
 import shlex
+import shutil
 import signal
 import subprocess
 import threading
@@ -25,6 +27,8 @@ _WORDS = dict(zip(KINDS, KINDS, strict=True)) | {
     "odd": "odd things among the spans",
 }
 _WEB = ("http", "https")
+# htps://host, https:/host, https//host: what was meant for an address, and is a command to nobody.
+_MISSPELT = re.compile(r"[a-z][a-z0-9+.-]*:/|h?t{1,3}ps?[:;/]", re.IGNORECASE)
 _STANDARD_ERROR = 2
 # Between the polite and the impolite end of a command that hangs.
 _GRACE_SECONDS = 2.0
@@ -343,7 +347,8 @@ def _check(kind: str, hook: str) -> None:
             f"on_{kind} is neither a command line such as 'notify.sh --now', with its quotes closed, nor an address "
             "such as https://example.org/hook, with a server and at most a port number."
         )
-    if not _is_web(hook) and "://" in next(iter(hook.split()), ""):
+    first = next(iter(hook.split()), "")
+    if not _is_web(hook) and _MISSPELT.match(first) and shutil.which(first) is None:
         raise ValueError(
             f"on_{kind} begins as an address does, but with neither http:// nor https://. Correct the beginning, or "
             "give a command line."

@@ -13,8 +13,7 @@ import typer
 from components.serving import serving_folder
 from components.staging import write_atomically
 from pipeline import refusal
-from pipeline.retrain import hooks, retraining
-from pipeline.retrain.outbox import Outbox
+from pipeline.retrain import decisions, hooks, outbox, retraining
 from pipeline.retrain.vital_signs import Outcome, VitalSigns
 from pipeline.root import Root, RootInUseError
 from pipeline.spans import ledger
@@ -47,7 +46,7 @@ class Notices:
         self._root = root
         self._hooks = hook_config
         self._signs = VitalSigns(root.path, metrics)
-        self._outbox = Outbox(root.ledger.parent / "outbox")
+        self._outbox = outbox.of(root)
         self._posted: set[str] = set()
         self._unwritten: list[hooks.Event] = []
         self._odd: list[str] | None = None
@@ -146,10 +145,11 @@ class Notices:
             _say([f"{self._told_odd} cannot be written ({error.strerror}); the hook may be told twice."])
 
     def _post_untold(self) -> None:
-        """Keeps the events of what an earlier call decided and was killed before it could tell."""
+        """Keeps the events of what an earlier call, or a person, decided and was killed before it could tell."""
         try:
+            decisions.keep_left(self._root)
             known = ledger.Ledger.load(self._root.ledger)
-        except ValueError:
+        except (ValueError, OSError):
             return  # the work says so
         untold = known.untold()
         untaken = tuple((number, retraining.untaken(number, span)) for number, span in untold.spans.items())
@@ -173,19 +173,7 @@ class Notices:
         """
         for unwritten in self._unwritten:
             _say(hooks.deliver(unwritten, self._hooks))
-        once = dataclasses.replace(self._hooks, attempts=1)
-        for path in self._outbox.waiting():
-            try:
-                event = self._outbox.read(path)
-                own = event.id in self._posted
-                problems = hooks.deliver(event, self._hooks if own else once)
-                if not problems:
-                    self._outbox.arrived(path)
-            except FileNotFoundError:
-                continue
-            except (ValueError, OSError) as error:
-                problems = [str(error)]
-            _say(problems)
+        _say(self._outbox.deliver(self._hooks, self._posted))
 
     def _post(self, event: hooks.Event) -> None:
         """Puts an event on the disk before anything is told; a full disk is an event as well, and told at once."""
@@ -236,18 +224,10 @@ def _event(root: Root, outcome: retraining.Outcome) -> hooks.Event:
         accuracy=outcome.accuracy,
         reason=reason,
         findings=tuple(findings),
-        report=report_address(root, outcome.run_id),
+        report=root.report_address(outcome.run_id),
         seconds=outcome.seconds or 0.0,
         missed=refusal.recorded(root, outcome.run_id) if outcome.kind == ledger.NOT_PUSHED else (),
     )
-
-
-def report_address(root: Root, run_id: str | None) -> str:
-    """Where the report of a run lies, as an address; "" where there is none."""
-    if run_id is None:
-        return ""
-    report = root.report(run_id).absolute()
-    return report.as_uri() if report.is_file() else ""
 
 
 def _outcome_of(training: ledger.Training) -> retraining.Outcome:

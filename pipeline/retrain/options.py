@@ -22,6 +22,12 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Change one setting of the preset; repeat for more."),
 ]
+HooksFileOption = Annotated[
+    pathlib.Path | None,
+    typer.Option(
+        help="File with [hooks] and lines such as on_failed = https://...; keeps secrets out of process lists."
+    ),
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +70,7 @@ class Options:
     on_odd: Annotated[
         str, typer.Option(help=f"{_HOOK}found something among the spans that it will not train on.")
     ] = ""
+    hooks_file: HooksFileOption = None
     marker_hours: Annotated[
         float, typer.Option(help="For how long a span may lack its marker before it is told.")
     ] = 24.0

@@ -33,6 +33,7 @@ WRITES = {
     "pipeline/run/worker_probe.py": "a probe of the workers, read at once; nothing is decided by it later",
     "pipeline/root.py": "the lock, which says who holds it while it is held",
     "pipeline/settings_page.py": "a page of docs/, by make",
+    "pipeline/retrain/outbox.py": "into the temporary file of written_whole",
     "pipeline/use/embeddings.py": "into the temporary file of written_whole",
     "trainer/byol/checkpoint.py": "into the temporary file of written_whole",
     "trainer/byol/job.py": "what the processes of one training tell each other while they run",

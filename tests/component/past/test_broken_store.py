@@ -19,7 +19,18 @@ from pipeline.root import Root
 
 # What works without the store, whatever is wrong with it: what is served is served and can be rolled back.
 STORELESS = {
-    *("versions", "rollback", "approve", "reject", "serve", "embed", "search", "schedule", "tensorboard"),
+    *(
+        "versions",
+        "rollback",
+        "approve",
+        "reject",
+        "hooks",
+        "serve",
+        "embed",
+        "search",
+        "schedule",
+        "tensorboard",
+    ),
     "lineage",  # of a root without a version: it looks at that first
     "kubeflow retrain",  # the store is the cluster's
 }

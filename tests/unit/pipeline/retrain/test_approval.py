@@ -1,6 +1,8 @@
 """`byol approve`, `reject` and `rollback`: what a person decides is told to hooks and metrics."""
 
 import json
+import os
+import signal
 import sys
 from typing import Any
 
@@ -110,3 +112,72 @@ def test_nothing_to_decide_is_one_line_and_status_2(place):
     result, events = call(place, "approve", "--on-pushed", hook(place))
     assert (result.exit_code, events) == (2, [])
     assert "No candidate waits" in result.output
+
+
+def decide(place, kind, *more):
+    """The command of a kind of event, with a hook of that kind."""
+    words = {"pushed": ["approve"], "rejected": ["reject", "--reason", "cats"], "rollback": ["rollback"]}[
+        kind
+    ]
+    if kind == "rollback":
+        call(place, "approve")
+    return [*words, "--by", "ada", *more]
+
+
+@pytest.mark.parametrize("kind", ["pushed", "rejected", "rollback"])
+def test_a_decision_whose_hook_is_down_is_kept_listed_and_told_again_with_the_same_id(kind, place):
+    result, events = call(place, *decide(place, kind, f"--on-{kind}", "false"))
+    assert (result.exit_code, events) == (0, [])
+    assert f"The hook on_{kind} (false) was not delivered in 3 attempts" in result.output
+    result, _ = call(place, "hooks", "--json")
+    (kept,) = json.loads(result.stdout)
+    assert (result.exit_code, kept["kind"], kept["by"]) == (0, kind, "ada")
+    file = place.parent / "hooks.ini"
+    file.write_text(f"[hooks]\non_{kind} = {hook(place)}\n")
+    file.chmod(0o600)
+    assert call(place, "hooks", "--retry")[0].exit_code == 2
+    result, events = call(place, "hooks", "--retry", "--hooks-file", str(file))
+    assert (result.exit_code, events) == (0, [kept])
+    assert "Every event was delivered" in result.output
+
+
+@pytest.mark.parametrize("kind", ["pushed", "rejected", "rollback"])
+@pytest.mark.parametrize("decided", [True, False])
+def test_a_kill_at_a_decision_loses_no_event_and_invents_none(kind, decided, place, monkeypatch):
+    module = serving_folder if kind == "rollback" else candidates
+    name = {"pushed": "approve", "rejected": "reject", "rollback": "rollback"}[kind]
+    words = decide(place, kind, f"--on-{kind}", "false")
+    whole = getattr(module, name)
+
+    def killed(*arguments, **named):
+        if decided:
+            whole(*arguments, **named)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(module, name, killed)
+    child = os.fork()
+    if child == 0:
+        call(place, *words)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    result, _ = call(place, "hooks", "--json")
+    told = json.loads(result.stdout)
+    assert [(event["kind"], event["by"]) for event in told] == ([(kind, "ada")] if decided else [])
+    if decided and kind != "rejected":
+        assert told[0]["version"] == served(place).number
+    assert not list((place / "retraining" / "outbox").glob("draft-*"))
+
+
+def test_an_event_that_cannot_be_kept_is_told_at_once(place):
+    (place / "retraining" / "outbox").write_text("")
+    result, (event,) = call(place, "approve", "--on-pushed", hook(place))
+    assert (result.exit_code, event["version"]) == (0, served(place).number)
+
+
+def test_a_file_in_the_outbox_that_is_no_event_hides_no_other(place):
+    call(place, "approve", "--on-pushed", "false")
+    (place / "retraining" / "outbox" / "0-x.json").write_text("[]")
+    result, _ = call(place, "hooks")
+    assert result.exit_code == 0
+    assert "0-x.json is no event" in result.output
+    assert "2 events were not delivered" in result.output

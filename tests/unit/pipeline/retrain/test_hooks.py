@@ -16,6 +16,7 @@ import time
 import pytest
 
 from components.gate.misses import Miss
+from pipeline.retrain import hook_file
 from pipeline.retrain.hooks import Event, HookConfig, deliver
 
 MISS = Miss("accuracy", "cat", 0.6, 0.5)
@@ -283,7 +284,17 @@ def test_what_can_never_work_is_refused_before_training(hook):
     assert "s3cret" not in str(error.value)
 
 
-@pytest.mark.parametrize("hook", ["htps://s3cret@host/", "slack://s3cret", "http:/://s3cret"])
+@pytest.mark.parametrize(
+    "hook",
+    [
+        "htps://s3cret@host/",
+        "slack://s3cret",
+        "http:/://s3cret",
+        "https:/s3cret",
+        "https//s3cret",
+        "ttps:s3cret",
+    ],
+)
 def test_a_misspelt_address_is_no_command(hook):
     with pytest.raises(ValueError, match="on_failed begins as an address does") as error:
         config(hook, kind="failed")
@@ -297,3 +308,38 @@ def test_patience_is_checked_and_secrets_are_not_shown():
     with pytest.raises(ValueError, match="no event 'published'"):
         dataclasses.replace(EVENT, kind="published")  # type: ignore[arg-type]
     assert "s3cret" not in repr(HookConfig(on_pushed="http://s3cret@host/"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("on_failed = https://s3cret@host/", r"is no file of hooks \(line 1\)"),
+        ("[hooks]\nhttps://s3cret@host/", r"is no file of hooks \(line 2\)"),
+        ("[other]\non_failed = s3cret", "is no file of hooks; expected"),
+        ("[hooks]\non_failure = s3cret", "names 'on_failure'"),
+        ("[hooks]\non_failed = htps://s3cret", "on_failed begins as an address does"),
+        ("[hooks]\non_failed = a s3cret\n[hooks]\n", "is no file of hooks"),
+    ],
+)
+def test_a_file_that_names_no_hooks_is_refused_without_a_word_of_it(text, message, tmp_path):
+    path = tmp_path / "hooks.ini"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        hook_file.chosen(path, {})
+    assert "s3cret" not in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def test_hooks_of_a_file_are_taken_as_they_stand_and_the_command_line_goes_before(tmp_path):
+    path = tmp_path / "hooks.ini"
+    path.write_text(
+        "# ours\n[hooks]\non_failed = https://u:p%41x@host/?a=b;c#d\non_pushed = reload --gently\n"
+    )
+    found = hook_file.chosen(path, {"on_pushed": "other", "on_refused": ""})
+    assert (found.on_failed, found.on_pushed, found.on_refused) == (
+        "https://u:p%41x@host/?a=b;c#d", "other", "",
+    )  # fmt: skip
+    path.chmod(0o644)
+    assert "can be read by every user" in hook_file.open_to_others(path)
+    path.chmod(0o640)
+    assert hook_file.open_to_others(path) == ""

@@ -103,6 +103,8 @@ REST = ("--data", "spans", "--root", "runs/nightly", "--preset", "cpu", "--windo
         ((*NIGHTLY, "--install", "crontab", *REST, "--preset", "best"), "no preset 'best'"),
         ((*NIGHTLY, "--install", "crontab", *REST, "--set", "gate.floor=1"), "no setting"),
         ((*NIGHTLY, "--install", "crontab", *REST, "--on-failed", "http://"), "on_failed is neither"),
+        ((*NIGHTLY, *REST, "--on-failed", "https://u:s3cret@host/"), "on_failed holds a password"),
+        ((*NIGHTLY, "--install", "systemd", *REST, "--hooks-file", "no.ini"), "No such file"),
         (("--uninstall", "foreground"), "ends by Ctrl-C"),
         (("--uninstall", "crontab", *NIGHTLY), "leave the other options out"),
         (("--uninstall", "systemd", "--name", "a/b"), "name of a schedule is letters"),
@@ -112,6 +114,7 @@ def test_what_would_fail_at_night_is_refused_now(arguments, part, machine):
     status, said = run(*arguments)
     assert status == 2
     assert part in said.replace("│ ", "").replace(" │", "")
+    assert "s3cret" not in said
     assert called(machine) == []
     assert sorted(path.name for path in machine.iterdir()) == ["bin", "work"]
 
@@ -245,6 +248,22 @@ def test_a_folder_of_units_is_written_to_and_nothing_started(machine):
     assert run("--uninstall", "systemd", "--unit-dir", str(folder))[0] == 0
     assert [path.name for path in folder.iterdir()] == ["other.timer"]
     assert called(machine) == []
+
+
+def test_a_secret_in_a_file_of_hooks_stands_in_nothing_that_is_written(machine):
+    file = machine / "work" / "hooks.ini"
+    file.write_text("[hooks]\non_failed = https://u:s3cret@host/\n")
+    file.chmod(0o600)
+    for scheduler in ("systemd", "crontab"):
+        status, said = run(*NIGHTLY, "--install", scheduler, *REST, "--hooks-file", "hooks.ini")
+        assert status == 0, said
+        assert "s3cret" not in said
+    written = [path for path in machine.rglob("*") if path.is_file() and path != file]
+    assert [path for path in written if b"s3cret" in path.read_bytes()] == []
+    units = [path for path in written if path.suffix in {".service", ".timer"}]
+    assert len(units) == 2
+    assert {path.stat().st_mode & 0o777 for path in units} == {0o600}
+    assert "hooks.ini" in "".join(path.read_text() for path in units)
 
 
 def unquoted(line: str) -> list[str]:
