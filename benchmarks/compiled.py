@@ -33,14 +33,13 @@ import jax
 import numpy as np
 
 from benchmarks.train import step_flops
-from pipeline.config import PRESETS, PipelineConfig
-from trainer import settings
+from pipeline.config import PRESETS, PipelineConfig, chosen_preset
+from trainer.architecture import BASE_SIDE
 from trainer.byol import jax_epoch, pretraining
 from trainer.byol.pretraining import PretrainingImages
 
 # A loop of fewer steps may be unrolled.
 STEPS = 8
-_SIDE = 32
 _BYTES = {"pred": 1, "s4": 1, "u4": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2}
 _BYTES |= {"f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8, "u64": 8, "c64": 8, "token": 0}
 _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
@@ -84,13 +83,13 @@ class Counts:
     bytes: int
 
 
-def lowered(config: PipelineConfig, devices: list[Any]) -> Any:
+def lowered(config: PipelineConfig, devices: list[Any], side: int = BASE_SIDE) -> Any:
     """The scan over STEPS updates of the preset's model, lowered for these devices; no array is put there."""
     pretrain = config.pretraining
     few = dataclasses.replace(
         pretrain, epochs=1, optimizer=dataclasses.replace(pretrain.optimizer, warmup_steps=0)
     )
-    shape = (pretrain.batch_size, _SIDE, _SIDE, 3)
+    shape = (pretrain.batch_size, side, side, 3)
     data = PretrainingImages(
         np.zeros(shape, np.uint8), np.full(3, 0.5, np.float32), np.full(3, 0.25, np.float32)
     )
@@ -207,15 +206,16 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="assignments")
     parser.add_argument("--target", choices=TARGETS, default="cpu")
     parser.add_argument("--target-config", type=pathlib.Path, help="the H100's description; only for h100")
+    parser.add_argument("--side", type=int, default=BASE_SIDE, help="of the pictures, in pixels")
     given = parser.parse_args()
-    config = settings.override(PRESETS[given.preset], given.assignments)
+    config = chosen_preset(given.preset, given.assignments, given.side)
     target = TARGETS[given.target]
     try:
         devices = devices_of(target, given.target_config.read_text() if given.target_config else "")
     except (ValueError, RuntimeError, OSError, NotImplementedError) as error:
         parser.error(f"cannot compile for {given.target}: {str(error).splitlines()[0]}")
-    compiled = lowered(config, devices).compile()
-    print(f"{given.preset} for {given.target}, JAX {jax.__version__}")
+    compiled = lowered(config, devices, given.side).compile()
+    print(f"{given.preset} for {given.target}, pictures of {given.side} pixels, JAX {jax.__version__}")
     print("\n".join(report(config, target, compiled)))
 
 

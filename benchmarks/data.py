@@ -158,7 +158,7 @@ def input_rates(root):
     (folder,) = pathlib.Path(root, "Transform/transformed_examples").glob("*/Split-train")
     patterns = [str(folder / "*")]
     began = time.perf_counter()
-    held = input_pipeline.open_split(patterns, memory_images=2**40)
+    held = input_pipeline.open_split(patterns, memory_bytes=2**50)
     count = len(held.rows.labels)
     opened = count / (time.perf_counter() - began)
     rates = []

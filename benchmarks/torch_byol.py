@@ -65,6 +65,10 @@ class Encoder(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        if stem_stride > 2:
+            raise ValueError(
+                f"The peer has a stem of one convolution, of stride 1 or 2; received {stem_stride}."
+            )
         self.stem = nn.Sequential(
             Convolution(3, widths[0], 3, stem_stride), nn.BatchNorm2d(widths[0]), nn.ReLU()
         )

@@ -2,6 +2,7 @@
 
     python -m benchmarks.train                                  the `cpu` preset's network
     python -m benchmarks.train --preset gpu --set pretraining.batch_size=64 --steps 3
+    python -m benchmarks.train --side 96 --skip XLA --skip Keras        the same preset for pictures of 96 pixels
     python -m benchmarks.train --torch /path/to/python          an interpreter that has torch, and lightly if it may;
                                                                 BYOL_TORCH_PYTHON may name it too
     KERAS_BACKEND=jax python -m benchmarks.train --preset gpu   a machine without TensorFlow
@@ -23,6 +24,7 @@ import json
 import os
 import pathlib
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -36,9 +38,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from pipeline.config import PRESETS, PipelineConfig
-from trainer import representations, settings
-from trainer.architecture import EncoderConfig
+from pipeline.config import PRESETS, PipelineConfig, chosen_preset
+from trainer import representations
+from trainer.architecture import BASE_SIDE, EncoderConfig
 from trainer.batch_norm import BatchNorm
 from trainer.byol import augmentations, choice, pretraining
 from trainer.byol.byol import BYOL
@@ -55,13 +57,15 @@ STEP, PLAIN, VIEWS, OTHER = (
     "our step, ",
 )
 _MEAN, _STD = [0.4914, 0.4822, 0.4465], [0.247, 0.2435, 0.2616]
-_IMAGE_SIDE = 32
 
 
 def forward_macs(encoder: EncoderConfig, size: int) -> int:
     """Multiply-accumulates of one image's forward pass through the encoder; convolutions only, as is the custom."""
-    side = -(-size // encoder.stem_stride)
-    macs, inputs = side**2 * 9 * 3 * encoder.widths[0], encoder.widths[0]
+    side, macs, inputs = size, 0, 3
+    for width, stride in encoder.stem:
+        side = -(-side // stride)
+        macs += side**2 * 9 * inputs * width
+        inputs = width
     for stage, (width, blocks) in enumerate(zip(encoder.widths, encoder.blocks, strict=True)):
         for block in range(blocks):
             stride = 2 if stage > 0 and block == 0 else 1
@@ -192,11 +196,13 @@ class TorchWorker:
         self.process.wait()
 
 
-def our_contenders(config: PipelineConfig, steps: int) -> dict[str, Callable[[], Seconds]]:
+def our_contenders(
+    config: PipelineConfig, steps: int, side: int = BASE_SIDE
+) -> dict[str, Callable[[], Seconds]]:
     """What is timed of ours: a function that runs `steps` steps and returns their seconds, for each name."""
     pretrain = config.pretraining
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (steps * pretrain.batch_size, _IMAGE_SIDE, _IMAGE_SIDE, 3), dtype=np.uint8)
+    images = rng.integers(0, 256, (steps * pretrain.batch_size, side, side, 3), dtype=np.uint8)
     data = PretrainingImages(images, np.asarray(_MEAN, np.float32), np.asarray(_STD, np.float32))
     # The schedules' horizon does not matter here; a warm-up longer than these few steps would be refused.
     few = dataclasses.replace(
@@ -287,19 +293,27 @@ def main() -> None:
     parser.add_argument(
         "--skip", action="append", default=[], help="leave out contenders with this in their name"
     )
+    parser.add_argument("--side", type=int, default=BASE_SIDE, help="of the pictures, in pixels")
     options = parser.parse_args()
-    config = settings.override(PRESETS[options.preset], options.assignments)
-    measured = measure(config, options.steps, options.rounds, options.torch, options.skip)
-    print(json.dumps({"preset": options.preset, "set": options.assignments} | measured))
+    config = chosen_preset(options.preset, options.assignments, options.side)
+    measured = measure(config, options.steps, options.rounds, options.torch, options.skip, options.side)
+    print(json.dumps({"preset": options.preset, "set": options.assignments, "side": options.side} | measured))
 
 
-def measure(config: PipelineConfig, steps: int, rounds: int, python: str, skip: Sequence[str] = ()) -> dict:
+def measure(
+    config: PipelineConfig,
+    steps: int,
+    rounds: int,
+    python: str,
+    skip: Sequence[str] = (),
+    side: int = BASE_SIDE,
+) -> dict:
     """Runs all contenders in turn, prints a table and returns what it holds."""
     config = settled(config)
     pretrain = config.pretraining
     flops = step_flops(config.encoder, pretrain.head, pretrain.view_1.size)
     peers, about, worker = torch_contenders(config, steps, python)
-    contenders = our_contenders(config, steps) | peers
+    contenders = our_contenders(config, steps, side) | peers
     contenders = {name: run for name, run in contenders.items() if not any(part in name for part in skip)}
     try:
         seconds = list(rounds_of(contenders, rounds))
@@ -324,11 +338,14 @@ def measure(config: PipelineConfig, steps: int, rounds: int, python: str, skip: 
         spread = f"{min(values):.0f} to {max(values):.0f}"
         print(f"{name:<32}{middle:10.0f}{spread:>16}{share:>14}{wall[name]:15.2f}{cpu[name]:13.2f}")
     print(f"(times as long: as {PLAIN}, the median of the rounds)")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(f"{peak / 1e9:.2f} GB of memory at the most, libraries and all contenders included")
     return {
         "device": where,
         "torch": about,
         "flops_an_image": flops,
         "matrix_flops": round(limit),
+        "peak_bytes": peak,
         "images_per_second": {name: [round(v, 1) for v in values] for name, values in rates.items()},
         "times_as_long": {name: round(ratio, 3) for name, ratio in wall.items()},
         "times_the_cpu_time": {name: round(ratio, 3) for name, ratio in cpu.items()},

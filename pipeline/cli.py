@@ -27,10 +27,11 @@ from pipeline.run import engine
 from pipeline.schedule import commands as schedule_commands
 from pipeline.use import commands as use_commands
 from pipeline.use import data_import
-from trainer import settings
+from trainer import architecture, settings
 from trainer.byol import choice
 
 if TYPE_CHECKING:
+    from components.data.dataset import DataSet
     from components.serving.candidates import Candidate
     from components.serving.serving_folder import Version
     from pipeline.run.local_runner import Summary
@@ -114,6 +115,7 @@ def run(
     try:
         with place.locked():
             records = _data(preset, data, span, place, config)
+            config = _config(preset, assignments or [], _side(records.data_set))
             summary = _run(config, preset, records, place)
     except (RootInUseError, ValueError) as error:
         console.stop(str(error))
@@ -133,10 +135,14 @@ def run(
 @app.command("settings")
 def show_settings(
     preset: Annotated[str, typer.Option(help=f"Whose values are shown: {', '.join(PRESETS)}.")],
+    data: Annotated[
+        pathlib.Path | None,
+        typer.Option(help="The values for this data set: encoder and views fit the size of its pictures."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List every setting of a preset, as `--set` takes it."""
-    config = _config(preset, [])
+    config = _config(preset, [], _side(_described(data)))
     if as_json:
         names = settings.names(config)
         values = {name: functools.reduce(getattr, name.split("."), config) for name in names}
@@ -289,11 +295,16 @@ def _told(version: "Version") -> dict[str, object]:
     }
 
 
-def _config(preset: str, assignments: list[str]) -> PipelineConfig:
+def _config(preset: str, assignments: list[str], side: int = architecture.BASE_SIDE) -> PipelineConfig:
     try:
-        return chosen_preset(preset, assignments)
+        return chosen_preset(preset, assignments, side)
     except ValueError as error:
         console.stop(str(error))
+
+
+def _side(data_set: "DataSet | None") -> int:
+    """Pixels of the shorter side of its pictures."""
+    return architecture.BASE_SIDE if data_set is None else min(data_set.height, data_set.width)
 
 
 def _check_training(config: PipelineConfig) -> None:
@@ -349,6 +360,21 @@ def _data(
     except (ValueError, OSError) as error:
         console.stop(_reason(error))
     return Records(found.path.absolute(), span, data_set=found.data_set)
+
+
+def _described(folder: pathlib.Path | None) -> "DataSet | None":
+    """What a data set, or the latest span of one, says of itself."""
+    from components.data import cifar10, dataset
+
+    if folder is None:
+        return None
+    try:
+        span = _span(folder, None)
+        return dataset.read(
+            cifar10.location(folder if span is None else folder / f"{cifar10.SPAN_FOLDER}{span}")
+        )
+    except (ValueError, OSError) as error:
+        console.stop(_reason(error))
 
 
 def _span(folder: pathlib.Path, wanted: int | None) -> int | None:

@@ -174,8 +174,8 @@ class PipelineConfig:
         allow_anomalies: lets a run go on whose data AnomalyGate or LabelCheck object to; recorded with the run. True or
             "all" for whatever they find, or kinds of findings separated by commas: class_balance, class_shares,
             figures, class_figures, repeats, labels, leak, schema.
-        memory_images: the Trainers hold a split of so many images of 3 KB, as CIFAR-10's are, in memory and stream a
-            larger one; of larger pictures as many as fill the same memory.
+        memory_mb: the Trainers hold a split in memory whose pixels take at most so many megabytes (10^6 bytes), and
+            stream a larger one. While it is opened it is there twice.
         beam: see its class.
     """
 
@@ -186,7 +186,7 @@ class PipelineConfig:
     warm_start: str = "never"
     keep_versions: int = 5
     allow_anomalies: bool | str = False
-    memory_images: int = 500_000
+    memory_mb: int = 1536  # 500,000 pictures of 32x32
     data: DataLimits = dataclasses.field(default_factory=DataLimits)
     serving: ServingLimits = dataclasses.field(default_factory=ServingLimits)
     beam: BeamConfig = BeamConfig()
@@ -194,6 +194,8 @@ class PipelineConfig:
     def __post_init__(self) -> None:
         if self.warm_start not in WARM_STARTS:
             raise ValueError(f"warm_start is one of {', '.join(WARM_STARTS)}; received {self.warm_start!r}.")
+        if self.memory_mb < 0:
+            raise ValueError(f"memory_mb is at least 0; received {self.memory_mb}.")
         data_limits.allowed_kinds(self.allow_anomalies)
 
 
@@ -311,12 +313,42 @@ PRESETS: dict[str, PipelineConfig] = {
 }
 
 
-def chosen_preset(preset: str, assignments: list[str]) -> PipelineConfig:
-    """Returns the settings of a preset with each "group.name=value" applied.
+# Settings that are gone, and what to set instead.
+_RENAMED = {
+    "memory_images": "memory_mb, in megabytes of the pictures' pixels; 500000 pictures of 32x32 are memory_mb=1536"
+}
+
+
+def fitted(config: PipelineConfig, side: int) -> PipelineConfig:
+    """The settings for pictures whose shorter side has `side` pixels, of settings that are made for 32.
+
+    The stem halves larger pictures as often as they are twice as large, and a view is the same share of a picture
+    (docs/decisions/0017-picture-sizes.md). For 32 pixels and fewer nothing changes.
+    """
+    side = max(side, architecture.BASE_SIDE)
+    pretraining = dataclasses.replace(
+        config.pretraining,
+        view_1=config.pretraining.view_1.for_side(side, architecture.BASE_SIDE),
+        view_2=config.pretraining.view_2.for_side(side, architecture.BASE_SIDE),
+    )
+    return dataclasses.replace(config, encoder=config.encoder.for_side(side), pretraining=pretraining)
+
+
+def chosen_preset(preset: str, assignments: list[str], side: int = architecture.BASE_SIDE) -> PipelineConfig:
+    """Returns the settings of a preset, fitted to the size of the pictures, with each "group.name=value" applied.
+
+    Args:
+        preset: its name.
+        assignments: what is set by hand; it wins.
+        side: pixels of the pictures' shorter side.
 
     Raises:
         ValueError: for a preset or setting that is not known, or a value of the wrong type.
     """
     if preset not in PRESETS:
         raise ValueError(f"There is no preset {preset!r}. Known: {', '.join(PRESETS)}.")
-    return settings.override(PRESETS[preset], assignments)
+    for assignment in assignments:
+        name = assignment.partition("=")[0].strip()
+        if name in _RENAMED:
+            raise ValueError(f"There is no setting {name!r} any more. Set {_RENAMED[name]}.")
+    return settings.override(fitted(PRESETS[preset], side), assignments)

@@ -404,9 +404,9 @@ def _probe(config: PipelineConfig, locations: Locations) -> dict[str, Any]:
 
 
 def _images(config: PipelineConfig, locations: Locations) -> dict[str, Any]:
-    """What the Trainers are told of the images: memory is counted in CIFAR-10's, whatever their size."""
+    """What the Trainers are told of the images."""
     return {
-        "memory_images": config.memory_images * CIFAR10.image_bytes // locations.data_set.image_bytes,
+        "memory_bytes": config.memory_mb * 10**6,
         DATA_SET_KEY: locations.data_set.to_json(),
     }
 

@@ -2,15 +2,20 @@
 
 import dataclasses
 
+BASE_SIDE = 32  # pixels: what the encoders below are made for, CIFAR-10's
+STEM_STRIDES = (1, 2, 4, 8, 16, 32, 64)
+_NARROWEST_STEM = 8  # channels
+
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    """A ResNet v1 of basic blocks for 32x32 images (He et al. 2015, section 4.2; 3x3 stem without max-pool).
+    """A ResNet v1 of basic blocks for small images (He et al. 2015, section 4.2; 3x3 stem without max-pool).
 
     Attributes:
         widths: channels of each stage; the last one is the representation's dimension.
         blocks: basic blocks in each stage, as many entries as `widths`.
-        stem_stride: stride of the 3x3 stem: 1 for the CIFAR ResNets, 2 for a quarter of the cost.
+        stem_stride: by how much the stem reduces each side, a power of two: 1 for the CIFAR ResNets, 2 for a quarter of
+            the cost. 4 and more take several 3x3 convolutions of stride 2, with half the channels of the next one.
     """
 
     widths: tuple[int, ...]
@@ -25,8 +30,25 @@ class EncoderConfig:
             )
         if min(self.widths + self.blocks) < 1:
             raise ValueError(f"Widths and blocks are at least 1; received {self.widths} and {self.blocks}.")
-        if self.stem_stride not in (1, 2):
-            raise ValueError(f"stem_stride must be 1 or 2; received {self.stem_stride}.")
+        if self.stem_stride not in STEM_STRIDES:
+            known = ", ".join(map(str, STEM_STRIDES))
+            raise ValueError(f"stem_stride must be one of {known}; received {self.stem_stride}.")
+
+    @property
+    def stem(self) -> tuple[tuple[int, int], ...]:
+        """Channels and stride of each 3x3 convolution of the stem, in order; the last one has `widths[0]` channels."""
+        if self.stem_stride <= 2:
+            return ((self.widths[0], self.stem_stride),)
+        halvings = self.stem_stride.bit_length() - 1
+        narrow = min(self.widths[0], _NARROWEST_STEM)
+        return tuple((max(narrow, self.widths[0] >> later), 2) for later in reversed(range(halvings)))
+
+    def for_side(self, side: int) -> "EncoderConfig":
+        """The encoder for images whose shorter side has `side` pixels: the stem halves once more each time that this is
+        twice `BASE_SIDE`, so that the stages have as much to do as for 32 pixels, and up to four times as much.
+        """
+        halvings = max(0, (side // BASE_SIDE).bit_length() - 1)
+        return dataclasses.replace(self, stem_stride=min(self.stem_stride << halvings, STEM_STRIDES[-1]))
 
 
 RESNET18 = EncoderConfig(widths=(64, 128, 256, 512), blocks=(2, 2, 2, 2))

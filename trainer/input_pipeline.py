@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -11,10 +12,12 @@ import tensorflow as tf
 from components.data import features
 from components.data.preprocessing import decode_pixels
 
-PARSE_BATCH = 1024
-# Files read side by side, and rows mixed with each other when a split streams: 3 KB a row.
+# Rows parsed at once: as many bytes, whatever the pictures' size, as 1024 of CIFAR-10's.
+PARSE_BYTES = 1024 * features.IMAGE_BYTES
+# Files read side by side, and what is mixed with each other when a split streams: so many rows, or as many as fit.
 OPEN_FILES = 8
 SHUFFLE_ROWS = 20_000
+SHUFFLE_BYTES = 256_000_000
 
 _COLUMNS = {
     features.LABEL: tf.io.FixedLenFeature([], tf.int64),
@@ -111,7 +114,7 @@ class ImagesOnDisk:
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Reads the files once and keeps what was asked for."""
         chosen, first, found = np.asarray(indices), 0, []
-        for batch in self.batches(PARSE_BATCH):
+        for batch in self.batches(rows_in(PARSE_BYTES, self.shape)):
             inside = chosen[(chosen >= first) & (chosen < first + len(batch))] - first
             found.append(batch[inside])
             first += len(batch)
@@ -132,7 +135,8 @@ class ImagesOnDisk:
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
-        mixed = mixed.shuffle(SHUFFLE_ROWS, seed=int(draws.integers(2**31)), reshuffle_each_iteration=False)
+        rows = min(SHUFFLE_ROWS, rows_in(SHUFFLE_BYTES, self.shape))
+        mixed = mixed.shuffle(rows, seed=int(draws.integers(2**31)), reshuffle_each_iteration=False)
         whole = mixed.batch(batch_size, drop_remainder=True).skip(first_step)
         return whole.map(self._pixels, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
@@ -142,13 +146,15 @@ class ImagesOnDisk:
 
 
 def open_split(
-    file_patterns: list[str], memory_images: int, shape: tuple[int, int, int] = features.IMAGE_SHAPE
+    file_patterns: list[str], memory_bytes: int, shape: tuple[int, int, int] = features.IMAGE_SHAPE
 ) -> ImagesInMemory | ImagesOnDisk:
-    """Opens a split of transformed Examples; one with more than `memory_images` images streams from its files.
+    """Opens a split of transformed Examples; one whose pixels take more than `memory_bytes` streams from its files.
+
+    While a split that fits is sorted, it is there twice.
 
     Args:
         file_patterns: of gzipped TFRecord files, as `FnArgs.train_files` has them.
-        memory_images: the largest number of images that is held in memory.
+        memory_bytes: the largest size of a split, in bytes of its pixels, that is held in memory.
         shape: of an image: height, width, channels.
 
     Raises:
@@ -161,10 +167,10 @@ def open_split(
         )
     kept: list[dict[str, np.ndarray]] = []
     images: list[np.ndarray] = []
-    count = 0
+    count, most = 0, memory_bytes // math.prod(shape)
     for batch in _parsed(files, _COLUMNS | _IMAGE, shape).as_numpy_iterator():
         count += len(batch[features.LABEL])
-        if count <= memory_images:
+        if count <= most:
             images.append(batch[features.IMAGE])
         else:
             images.clear()
@@ -175,7 +181,7 @@ def open_split(
         )
     hashes = np.concatenate([batch[features.CONTENT_HASH] for batch in kept])
     labels = np.concatenate([batch[features.LABEL] for batch in kept])
-    in_memory = count <= memory_images
+    in_memory = count <= most
     order = np.lexsort((labels, hashes)) if in_memory else np.arange(count)
     rows = Rows(
         labels=labels[order],
@@ -184,9 +190,27 @@ def open_split(
         channel_std=kept[0][features.CHANNEL_STD][0],
         digest=hashlib.sha256(b"".join(sorted(hashes.tolist()))).hexdigest(),
     )
-    return (
-        ImagesInMemory(np.concatenate(images)[order], rows) if in_memory else ImagesOnDisk(files, rows, shape)
-    )
+    return ImagesInMemory(_sorted(images, order), rows) if in_memory else ImagesOnDisk(files, rows, shape)
+
+
+def _sorted(batches: list[np.ndarray], order: np.ndarray) -> np.ndarray:
+    """The images of all batches, number `order[i]` at place i: `[n, *shape]` uint8. Takes each batch out of the list as
+    it is copied, so that nothing is there a third time.
+    """
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    images = np.empty((len(order), *batches[0].shape[1:]), np.uint8)
+    end = len(order)
+    while batches:
+        batch = batches.pop()
+        images[place[end - len(batch) : end]] = batch
+        end -= len(batch)
+    return images
+
+
+def rows_in(size: int, shape: tuple[int, int, int]) -> int:
+    """How many images of a shape so many bytes hold; one at the least."""
+    return max(1, size // math.prod(shape))
 
 
 def _records(files: tuple[str, ...]) -> tf.data.Dataset:
@@ -202,4 +226,5 @@ def _parsed(files: tuple[str, ...], columns: dict[str, Any], shape: tuple[int, i
         row[features.IMAGE] = decode_pixels(row[features.IMAGE], shape)
         return row
 
-    return _records(files).batch(PARSE_BATCH).map(parse, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+    rows = rows_in(PARSE_BYTES, shape)
+    return _records(files).batch(rows).map(parse, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)

@@ -44,8 +44,10 @@ def build_encoder(
         name="normalization",
         dtype="float32",
     )(images)
-    x = build.convolution(config.widths[0], 3, config.stem_stride, "stem")(x)
-    x = build.relu("stem_relu")(build.batch_norm("stem_norm")(x))
+    for number, (width, stride) in enumerate(config.stem, start=1):
+        name = "stem" if len(config.stem) == 1 else f"stem{number}"
+        x = build.convolution(width, 3, stride, name)(x)
+        x = build.relu(f"{name}_relu")(build.batch_norm(f"{name}_norm")(x))
     for stage, (width, blocks) in enumerate(zip(config.widths, config.blocks, strict=True)):
         for block in range(blocks):
             stride = 2 if stage > 0 and block == 0 else 1

@@ -216,7 +216,7 @@ def _origin(
     same_code = told.get("code_digest") == source_digest(pipeline.ALL_SOURCES)
     return Origin(
         pictures=origin.pictures(pathlib.Path(summary["data"]), data_set),
-        command=origin.command(summary["preset"], summary["data"], told.get("settings", {})),
+        command=origin.command(summary["preset"], summary["data"], told.get("settings", {}), data_set),
         commit=origin.commit() if same_code else "",
         links=links,
         earlier=origin.last_runs(root.path.glob("runs/*/summary.json"), summary["run_id"]),

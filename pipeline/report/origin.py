@@ -11,7 +11,7 @@ from typing import Any
 
 from components.data import synthetic
 from components.data.dataset import DataSet
-from pipeline.config import PRESETS
+from pipeline.config import PRESETS, fitted
 from trainer import settings
 
 TREND_RUNS = 20
@@ -47,12 +47,13 @@ def pictures(folder: pathlib.Path, data_set: DataSet) -> str:
     return f"{data_set.name}: {data_set.pictures}" if data_set.pictures else data_set.name
 
 
-def command(preset: str, data: str, recorded: dict[str, Any]) -> str:
-    """`byol run` with every setting that differs from the preset's; nothing where none were recorded."""
+def command(preset: str, data: str, recorded: dict[str, Any], data_set: DataSet) -> str:
+    """`byol run` with every setting that differs from the preset's for these; nothing if none were recorded."""
     if preset not in PRESETS or not recorded:
         return ""
     leaves = frozenset(settings.names(PRESETS[preset]))
-    usual = _flat(json.loads(json.dumps(dataclasses.asdict(PRESETS[preset]))), leaves)
+    preset_values = fitted(PRESETS[preset], min(data_set.height, data_set.width))
+    usual = _flat(json.loads(json.dumps(dataclasses.asdict(preset_values))), leaves)
     changed = {name: value for name, value in _flat(recorded, leaves).items() if usual.get(name) != value}
     words = ["byol", "run", "--preset", preset, "--data", data, "--root", "NEW_ROOT"]
     for name, value in sorted(changed.items()):

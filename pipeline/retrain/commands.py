@@ -18,6 +18,7 @@ from pipeline.root import Root, RootInUseError
 from pipeline.run import engine
 from pipeline.spans import ledger
 from pipeline.spans.ledger import Ledger
+from trainer import architecture
 from trainer.byol import choice
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def asked(
             test=test,
             root=Root(root.absolute()),
             preset=preset,
-            config=_settings(preset, options),
+            config=_settings(preset, options, _side(data)),
             window=options.window,
             attempts=options.attempts,
             accept=tuple(accepted),
@@ -134,9 +135,26 @@ def _stop(told: "notices.Notices", error: Exception) -> NoReturn:
     console.stop(str(error))
 
 
-def _settings(preset: str, options: Options) -> PipelineConfig:
+def _settings(preset: str, options: Options, side: int = architecture.BASE_SIDE) -> PipelineConfig:
     chosen = [] if options.warm_start is None else [f"warm_start={options.warm_start}"]
-    return chosen_preset(preset, [*(options.assignments or []), *chosen])
+    return chosen_preset(preset, [*(options.assignments or []), *chosen], side)
+
+
+def _side(data: pathlib.Path) -> int:
+    """Pixels of the shorter side of the spans' pictures, which are of one size.
+
+    Where no span has arrived, or the oldest tells nothing readable, for which it is refused later, the presets' own.
+    """
+    from components.data import cifar10, dataset
+
+    try:
+        numbers = cifar10.span_numbers(data)
+        described = [
+            dataset.read(cifar10.location(data / f"{cifar10.SPAN_FOLDER}{number}")) for number in numbers[:1]
+        ]
+    except (ValueError, OSError):
+        return architecture.BASE_SIDE
+    return min((min(each.height, each.width) for each in described), default=architecture.BASE_SIDE)
 
 
 def _notices(root: pathlib.Path, options: Options) -> "notices.Notices":

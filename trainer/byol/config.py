@@ -35,6 +35,10 @@ class ViewConfig:
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarize: float = 0.0
 
+    def for_side(self, side: int, base: int) -> "ViewConfig":
+        """The same share of images of `side` pixels as it is of images of `base`, in whole multiples of 4 pixels."""
+        return dataclasses.replace(self, size=round(self.size * side / base / 4) * 4)
+
     def __post_init__(self) -> None:
         for name in ("flip", "jitter", "grey", "blur", "solarize"):
             if not 0.0 <= getattr(self, name) <= 1.0:
@@ -134,7 +138,8 @@ class PretrainingConfig:
         head, optimizer, view_1, view_2: see their classes.
         checkpoint_minutes: time between checkpoints; 0 writes one after every epoch.
         checkpoints_kept: the newest so many stay; with 1, a damaged one has none before it to fall back to.
-        monitor_images: held-out training images used by the monitors; 0 turns them off.
+        monitor_images: held-out training images used by the monitors, fewer where these and their bank would take more
+            than 256 MB; 0 turns them off.
         monitor_epochs: the monitors measure after every so many epochs, and after the last one.
         precision: of the networks' products: "float32", or "mixed_bfloat16" with variables, batch-norm statistics,
             loss, optimizer and EMA in float32; "auto" is "mixed_bfloat16" on a processor with AVX512-BF16 and on what

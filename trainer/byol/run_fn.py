@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import math
 import pathlib
 import shutil
 import tempfile
@@ -28,6 +29,8 @@ HISTORY_FILE = "history.csv"
 EVENTS_FOLDER = "tensorboard"
 # The bank of the kNN monitor, in multiples of its queries.
 BANK_PER_QUERY = 5
+# Of the pixels of queries and bank, which are held beside the split.
+MONITOR_BYTES = 256_000_000
 logger = logging.getLogger("byol.pretraining")
 OnEpoch = Callable[[dict[str, float]], None]
 
@@ -67,7 +70,7 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
     The monitors' values are in `model_run` after each epoch: as CSV and as TensorBoard events.
 
     `fn_args.custom_config` holds `pretraining` and `encoder` (their dataclasses as dicts) and `checkpoints`, a folder
-    that outlives a killed run, and `memory_images`, as `input_pipeline.open_split` takes it. `data_set` is
+    that outlives a killed run, and `memory_bytes`, as `input_pipeline.open_split` takes it. `data_set` is
     a DataSet as JSON, CIFAR-10 when absent. `warm_start`, "never" when
     absent, says what is taken over from the earlier Pretrainer's model in `fn_args.base_model`.
     """
@@ -80,7 +83,7 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
     logger.info("Pretraining by %s, its products in %s.", chosen, config.precision)
     described = dataset.from_json(fn_args.custom_config.get("data_set", ""))
     split = input_pipeline.open_split(
-        fn_args.train_files, fn_args.custom_config["memory_images"], described.shape
+        fn_args.train_files, fn_args.custom_config["memory_bytes"], described.shape
     )
     data = image_source(split)
     logs = pathlib.Path(fn_args.model_run_dir)
@@ -138,7 +141,7 @@ def _train_on_jax(
     """The same in a process of its own, which finds the decoded images below `scratch`."""
     with tempfile.TemporaryDirectory(prefix="job-", dir=scratch) as name:
         folder = pathlib.Path(name)
-        batches = split.batches(input_pipeline.PARSE_BATCH)
+        batches = split.batches(input_pipeline.rows_in(input_pipeline.PARSE_BYTES, split.shape))
         job.write_images(folder, len(work.data), batches, split.shape)
         job.write_job(folder, work)
         return engine.train_on_jax(folder, on_epoch)
@@ -165,8 +168,9 @@ def monitor_images(
 ) -> monitors.MonitorImages | None:
     """The first held-out images as queries and five times as many others as their bank; None for `queries` 0.
 
-    Images without a label are neither.
+    Images without a label are neither. Fewer are taken where all of them would take more than MONITOR_BYTES.
     """
+    queries = min(queries, MONITOR_BYTES // (math.prod(split.shape) * (1 + BANK_PER_QUERY)))
     labelled = split.rows.labels != dataset.UNLABELLED
     held = np.flatnonzero(split.rows.holdout & labelled)[:queries]
     bank = np.flatnonzero(~split.rows.holdout & labelled)[: BANK_PER_QUERY * queries]

@@ -26,7 +26,7 @@ READ_BATCH = 10_000
 def run_fn(fn_args: tfx.components.FnArgs) -> None:
     """Probes a frozen encoder on every labelled training image and exports encoder and probe as one SavedModel.
 
-    `fn_args.custom_config` holds `probe` (ProbeConfig as a dict), `memory_images`, as `input_pipeline.open_split`
+    `fn_args.custom_config` holds `probe` (ProbeConfig as a dict), `memory_bytes`, as `input_pipeline.open_split`
     takes it, and `encoder`, the file of the encoder in the base model's folder. Without a base model the encoder is
     the untrained one of `random_encoder` (EncoderConfig as a dict) and `seed`: the control that a pretrained encoder
     has to beat. `data_set` is a DataSet as JSON, CIFAR-10 when absent.
@@ -36,7 +36,7 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
     config = settings.from_dict(ProbeConfig, fn_args.custom_config["probe"], "probe.")
     described = dataset.from_json(fn_args.custom_config.get("data_set", ""))
     split = input_pipeline.open_split(
-        fn_args.train_files, fn_args.custom_config["memory_images"], described.shape
+        fn_args.train_files, fn_args.custom_config["memory_bytes"], described.shape
     )
     rows = split.rows
     labelled = rows.labels != dataset.UNLABELLED

@@ -65,7 +65,7 @@ def test_a_probe_of_the_labelled_rows_is_exported_with_names_and_size(plane, tmp
             model_run_dir=str(tmp_path / "run"),
             custom_config={
                 "probe": {**vars(ProbeConfig(epochs=2)), "knn_neighbors": 5},
-                "memory_images": 1000,
+                "memory_bytes": 4_000_000,
                 "data_set": FABRICS.to_json(),
                 "random_encoder": vars(architecture.RESNET8_TINY),
                 "seed": 0,

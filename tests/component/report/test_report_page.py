@@ -14,7 +14,7 @@ from rich.console import Console
 
 from components.data import features
 from components.data.dataset import CIFAR10
-from pipeline.config import PRESETS
+from pipeline.config import PRESETS, fitted
 from pipeline.report import facts, origin, page, write
 from pipeline.root import Root
 
@@ -256,16 +256,28 @@ def test_a_reason_ends_with_one_full_stop(made_up):
 
 def test_the_command_names_what_differs_from_the_preset(tmp_path):
     settings = json.loads(json.dumps(dataclasses.asdict(PRESETS["demo"])))
-    assert origin.command("demo", "/d", settings) == "byol run --preset demo --data /d --root NEW_ROOT"
+    assert (
+        origin.command("demo", "/d", settings, CIFAR10) == "byol run --preset demo --data /d --root NEW_ROOT"
+    )
     settings["pretraining"]["epochs"] = 99
     settings["gate"]["class_floors"] = [0.5, 0.25]
-    words = origin.command("demo", "/d", settings).split("NEW_ROOT ")[1]
+    words = origin.command("demo", "/d", settings, CIFAR10).split("NEW_ROOT ")[1]
     assert words == "--set 'gate.class_floors=(0.5, 0.25)' --set pretraining.epochs=99"
     settings["gate"]["class_floors"] = {"cat's": 0.5}
-    given = shlex.split(origin.command("demo", "/d", settings))
+    given = shlex.split(origin.command("demo", "/d", settings, CIFAR10))
     assert """gate.class_floors={"cat's": 0.5}""" in given
     assert page.class_floors(settings["gate"], ("dog", "cat's")) == [None, 0.5]
-    assert origin.command("demo", "/d", {}) == ""
+    assert origin.command("demo", "/d", {}, CIFAR10) == ""
+
+
+def test_what_a_preset_changes_for_large_pictures_need_not_be_set():
+    large = dataclasses.replace(CIFAR10, height=96, width=128)
+    settings = json.loads(json.dumps(dataclasses.asdict(fitted(PRESETS["demo"], 96))))
+    assert origin.command("demo", "/d", settings, large) == "byol run --preset demo --data /d --root NEW_ROOT"
+    words = origin.command("demo", "/d", settings, CIFAR10).split("NEW_ROOT ")[1]
+    assert words == (
+        "--set encoder.stem_stride=4 --set pretraining.view_1.size=72 --set pretraining.view_2.size=72"
+    )
 
 
 def test_drawn_pictures_are_named_as_such(tmp_path):

@@ -10,6 +10,7 @@ from components.data import features
 from tests.component import data_plane
 from tests.unit.trainer.conftest import SETTINGS, TINY
 from trainer import input_pipeline
+from trainer.byol import run_fn
 from trainer.byol.checkpoint import CheckpointFolder
 from trainer.byol.pretraining import pretrain
 from trainer.byol.run_fn import StreamedImages, image_source, monitor_images
@@ -22,30 +23,34 @@ def split(tmp_path_factory):
     """(patterns, images, labels) of transformed Examples in three gzipped files of different length."""
     folder = tmp_path_factory.mktemp("transformed")
     (images, labels), _ = data_plane.demo_images(6, ROWS, 10)
-    hashes = features.content_hashes(images)
     for number, chosen in enumerate(np.split(np.arange(ROWS), [40, 130])):
         path = folder / f"transformed_examples-{number:05d}-of-{FILES:05d}.gz"
-        with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
-            for row in chosen:
-                example = tf.train.Example()
-                feature = example.features.feature
-                feature[features.IMAGE].bytes_list.value.append(images[row].tobytes())
-                feature[features.LABEL].int64_list.value.append(labels[row])
-                feature[features.CONTENT_HASH].bytes_list.value.append(hashes[row])
-                feature[features.CHANNEL_MEAN].float_list.value.extend([0.1, 0.2, 0.3])
-                feature[features.CHANNEL_STD].float_list.value.extend([0.4, 0.5, 0.6])
-                writer.write(example.SerializeToString())
+        write_rows(path, images[chosen], labels[chosen])
     return [str(folder / "*")], images, labels
+
+
+def write_rows(path, images, labels):
+    """A file as Transform writes it."""
+    with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
+        for image, label, name in zip(images, labels, features.content_hashes(images), strict=True):
+            example = tf.train.Example()
+            feature = example.features.feature
+            feature[features.IMAGE].bytes_list.value.append(image.tobytes())
+            feature[features.LABEL].int64_list.value.append(label)
+            feature[features.CONTENT_HASH].bytes_list.value.append(name)
+            feature[features.CHANNEL_MEAN].float_list.value.extend([0.1, 0.2, 0.3])
+            feature[features.CHANNEL_STD].float_list.value.extend([0.4, 0.5, 0.6])
+            writer.write(example.SerializeToString())
 
 
 @pytest.fixture(scope="module")
 def in_memory(split):
-    return input_pipeline.open_split(split[0], memory_images=ROWS)
+    return input_pipeline.open_split(split[0], memory_bytes=ROWS * features.IMAGE_BYTES)
 
 
 @pytest.fixture(scope="module")
 def on_disk(split):
-    return input_pipeline.open_split(split[0], memory_images=ROWS - 1)
+    return input_pipeline.open_split(split[0], memory_bytes=ROWS * features.IMAGE_BYTES - 1)
 
 
 def _named(images, labels, holdout):
@@ -82,7 +87,7 @@ def test_both_name_the_data_alike_and_memory_does_not_depend_on_the_files_order(
     assert in_memory.rows.digest == on_disk.rows.digest
     (files,) = split[0]
     found = sorted(tf.io.gfile.glob(files), reverse=True)
-    again = input_pipeline.open_split(found, memory_images=ROWS)
+    again = input_pipeline.open_split(found, memory_bytes=ROWS * features.IMAGE_BYTES)
     assert isinstance(again, input_pipeline.ImagesInMemory)
     np.testing.assert_array_equal(again.images, in_memory.images)
 
@@ -149,10 +154,33 @@ def test_monitors_are_given_held_out_images_apart_from_their_bank(on_disk, in_me
         assert len(bank) == 50
 
 
+def test_memory_is_counted_in_bytes_whatever_the_pictures_size(tmp_path):
+    """The same bytes as pictures of 64x48 and as CIFAR-10's: what is held, parsed at once and mixed has one size."""
+    large = np.random.default_rng(0).integers(0, 256, (20, 64, 48, 3), dtype=np.uint8)
+    write_rows(tmp_path / "rows.gz", large, np.zeros(20, np.int64))
+    patterns = [str(tmp_path / "rows.gz")]
+    held = input_pipeline.open_split(patterns, large.nbytes, (64, 48, 3))
+    streamed = input_pipeline.open_split(patterns, large.nbytes - 1, (64, 48, 3))
+    assert isinstance(held, input_pipeline.ImagesInMemory)
+    assert isinstance(streamed, input_pipeline.ImagesOnDisk)
+    hashes = features.content_hashes(large)
+    assert features.content_hashes(held.images) == sorted(hashes)
+    np.testing.assert_array_equal(streamed.take(np.array([0, 7, 19])), large[[0, 7, 19]])
+    (batch,) = streamed.shuffled(20, 0, 0, 0).as_numpy_iterator()
+    assert sorted(features.content_hashes(batch)) == sorted(hashes)
+
+
+def test_monitors_take_fewer_pictures_where_these_are_large(in_memory, monkeypatch):
+    monkeypatch.setattr(run_fn, "MONITOR_BYTES", 6 * 3 * features.IMAGE_BYTES + 1)
+    watched = monitor_images(in_memory, queries=10)
+    assert watched is not None
+    assert (len(watched.queries), len(watched.bank)) == (3, 15)
+
+
 def test_no_file_and_no_row_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"No transformed Examples at .*nothing"):
-        input_pipeline.open_split([str(tmp_path / "nothing*")], memory_images=1)
+        input_pipeline.open_split([str(tmp_path / "nothing*")], memory_bytes=1)
     with tf.io.TFRecordWriter(str(tmp_path / "empty.gz"), "GZIP"):
         pass
     with pytest.raises(ValueError, match="are empty; expected at least one image"):
-        input_pipeline.open_split([str(tmp_path / "empty.gz")], memory_images=1)
+        input_pipeline.open_split([str(tmp_path / "empty.gz")], memory_bytes=1)

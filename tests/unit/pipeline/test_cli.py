@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from components.data import cifar10
+from components.data import cifar10, dataset
+from components.data.dataset import DataSet
 from components.serving import serving_folder
 from pipeline import cli, console
-from pipeline.config import PRESETS
+from pipeline.config import PRESETS, chosen_preset
+from pipeline.retrain import commands as retrain_commands
+from pipeline.retrain.options import Options as RetrainOptions
 
 PROJECT = pathlib.Path(__file__).resolve().parents[3]
 FEW = [
@@ -203,6 +206,19 @@ def test_settings_lists_what_set_takes():
     result = CliRunner().invoke(cli.app, ["settings", "--preset", "cpu"])
     assert result.exit_code == 0
     assert f"pretraining.epochs={PRESETS['cpu'].pretraining.epochs}" in result.output
+
+
+def test_settings_are_those_for_a_data_sets_pictures(tmp_path):
+    (tmp_path / "span-3").mkdir()
+    described = DataSet("fabrics", "", ("silk", "wool"), 96, 128)
+    (tmp_path / "span-3" / dataset.FILE).write_text(described.to_json())
+    result = CliRunner().invoke(cli.app, ["settings", "--preset", "cpu", "--data", str(tmp_path)])
+    assert {"encoder.stem_stride=4", "pretraining.view_1.size=72"} <= set(result.output.split())
+    request, _ = retrain_commands.asked(tmp_path, tmp_path, tmp_path / "root", "cpu", RetrainOptions())
+    assert request.config == chosen_preset("cpu", [], 96)
+    (tmp_path / "span-3" / dataset.FILE).write_text("{")
+    result = CliRunner().invoke(cli.app, ["settings", "--preset", "cpu", "--data", str(tmp_path)])
+    assert (result.exit_code, "describes no data set" in _said(result)) == (2, True)
 
 
 def test_rollback_without_versions_says_so(tmp_path):

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from components.data import features
-from pipeline.config import PRESETS, PipelineConfig
+from pipeline.config import PRESETS, PipelineConfig, chosen_preset, fitted
 from trainer import settings
 
 
@@ -40,6 +40,46 @@ def test_every_listed_name_can_be_set():
         for part in name.split("."):
             value = getattr(value, part)
         assert settings.override(PRESETS["gpu"], [f"{name}={value!r}"]) == PRESETS["gpu"]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("side", [8, 24, 32])
+def test_for_cifar10_and_smaller_pictures_a_preset_is_what_it_was(name, side):
+    assert chosen_preset(name, [], side) == PRESETS[name]
+
+
+@pytest.mark.parametrize(
+    ("side", "stem", "view"), [(48, 2, 36), (64, 4, 48), (96, 4, 72), (128, 8, 96), (224, 8, 168)]
+)
+def test_a_preset_fits_the_size_of_the_pictures(side, stem, view):
+    """Three quarters of the picture, as 24 are of 32 pixels; the stages see no more than twice as many as there."""
+    config = chosen_preset("cpu", [], side)
+    assert (config.encoder.stem_stride, config.pretraining.view_1.size) == (stem, view)
+    assert config.pretraining.view_1 == config.pretraining.view_2
+    assert 24 // 2 <= view // stem < 2 * 24 // 2
+    back = dataclasses.replace(
+        config,
+        encoder=PRESETS["cpu"].encoder,
+        pretraining=dataclasses.replace(
+            config.pretraining,
+            view_1=PRESETS["cpu"].pretraining.view_1,
+            view_2=PRESETS["cpu"].pretraining.view_2,
+        ),
+    )
+    assert back == PRESETS["cpu"]  # nothing else
+
+
+def test_what_is_set_by_hand_wins_over_the_fit():
+    config = chosen_preset("gpu", ["pretraining.view_1.size=40", "encoder.stem_stride=1"], 96)
+    assert (config.encoder.stem_stride, config.pretraining.view_1.size) == (1, 40)
+    assert config.pretraining.view_2.size == 96
+    assert fitted(PRESETS["gpu"], 96).encoder.stem_stride == 2
+
+
+def test_a_setting_that_is_gone_names_the_one_to_set_instead():
+    with pytest.raises(ValueError, match=r"no setting 'memory_images' any more. Set memory_mb, in megabytes"):
+        chosen_preset("cpu", ["memory_images=1000"])
+    assert chosen_preset("cpu", []).memory_mb * 10**6 == 500_000 * features.IMAGE_BYTES
 
 
 def test_a_gate_without_test_images_is_refused():

@@ -22,7 +22,10 @@ def test_resnet18_costs_what_is_published():
     assert train.step_flops(RESNET18, HeadConfig(4096, 256), 32) == pytest.approx(8.96e9, rel=2e-3)
 
 
-@pytest.mark.parametrize(("encoder", "size"), [(TINY, 24), (RESNET10_NARROW, 32), (RESNET18, 24)])
+@pytest.mark.parametrize(
+    ("encoder", "size"),
+    [(TINY, 24), (RESNET10_NARROW, 32), (RESNET18, 24), (RESNET10_NARROW.for_side(128), 96)],
+)
 def test_the_products_counted_are_those_of_the_network(encoder, size):
     """Against the shapes that Keras gives every convolution."""
     network = networks.build_encoder(encoder, np.full(3, 0.5), np.full(3, 0.25), 0)

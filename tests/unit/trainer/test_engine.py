@@ -64,7 +64,7 @@ def pretrained(data, tmp_path_factory):
         "pretraining": dataclasses.asdict(dataclasses.replace(ON_JAX, monitor_images=8)),
         "encoder": dataclasses.asdict(TINY),
         "checkpoints": str(folder / "checkpoints"),
-        "memory_images": 1000,
+        "memory_bytes": 4_000_000,
     }
     arguments = types.SimpleNamespace(
         custom_config=custom,

@@ -22,12 +22,50 @@ def test_resnet18_has_the_published_number_of_weights():
     assert network.output_shape == (None, 512)
 
 
-@pytest.mark.parametrize(("stride", "expected"), [(1, 8), (2, 4)])
+@pytest.mark.parametrize(("stride", "expected"), [(1, 8), (2, 4), (4, 2), (8, 1)])
 def test_only_the_stem_and_later_stages_halve_the_image(stride, expected):
     network = encoder_of(EncoderConfig((4, 6, 8), (1, 2, 1), stride))
     last = network.get_layer("stage3_block1_relu2").output
     image = np.zeros((1, 32, 32, 3), np.float32)
     assert keras.Model(network.input, last)(image).shape == (1, expected, expected, 8)
+
+
+@pytest.mark.parametrize(
+    ("side", "stride"), [(8, 2), (32, 2), (63, 2), (64, 4), (96, 4), (127, 4), (128, 8), (1024, 64)]
+)
+def test_the_stem_halves_as_often_as_a_picture_is_twice_as_large(side, stride):
+    assert architecture.RESNET10_NARROW.for_side(side).stem_stride == stride
+
+
+def test_a_stem_of_several_convolutions_misses_no_pixel_and_doubles_its_channels():
+    config = EncoderConfig((32, 48), (1, 1), 8)
+    assert config.stem == ((8, 2), (16, 2), (32, 2))
+    network = encoder_of(config)
+    kernels = [network.get_layer(f"stem{number}").kernel.shape for number in (1, 2, 3)]
+    assert [tuple(shape) for shape in kernels] == [(3, 3, 3, 8), (3, 3, 8, 16), (3, 3, 16, 32)]
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.Conv2D):  # all kernels one: each pixel that is seen counts
+            layer.kernel.assign(np.ones(layer.kernel.shape, np.float32))
+    stem = keras.Model(network.input, network.get_layer("stem3").output)
+    plain = np.asarray(stem(np.full((1, 16, 16, 3), 0.9, np.float32)))
+    for row in range(8, 12):  # of one receptive field's centre
+        for column in range(8, 12):
+            image = np.full((1, 16, 16, 3), 0.9, np.float32)
+            image[0, row, column] = 1.0
+            assert np.abs(np.asarray(stem(image)) - plain).max() > 0.01, (row, column)
+
+
+def test_cifar10s_encoders_are_the_networks_they_were():
+    """Their weights by name and shape, and the first initial values by the seed alone: He et al.'s normal."""
+    network = encoder_of(architecture.RESNET10_NARROW.for_side(32), seed=5)
+    shapes = {
+        v.path.split("/", 1)[-1]: tuple(v.shape) for v in network.trainable_variables if "stem" in v.path
+    }
+    assert sorted(shapes.values()) == [(3, 3, 3, 48), (48,), (48,)]
+    assert sum(int(np.prod(v.shape)) for v in network.trainable_variables) == 4_035_312
+    (child,) = np.random.SeedSequence(5).spawn(1)
+    first = keras.initializers.HeNormal(seed=int(child.generate_state(1)[0] >> 1))((3, 3, 3, 48))
+    np.testing.assert_array_equal(network.get_layer("stem").kernel, first)
 
 
 def test_a_seed_gives_equal_networks_with_different_layers():
@@ -106,7 +144,7 @@ def test_embed_is_the_encoder_in_inference_mode_whatever_the_batch(images):
         (((), ()), "at least one"),
         (((8, 16), (1,)), "one block count for each stage"),
         (((8, 0), (1, 1)), "at least 1"),
-        (((8,), (1,), 3), "stem_stride must be 1 or 2; received 3"),
+        (((8,), (1,), 3), "stem_stride must be one of 1, 2, 4, 8, 16, 32, 64; received 3"),
     ],
 )
 def test_an_impossible_architecture_is_refused(values, message):

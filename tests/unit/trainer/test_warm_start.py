@@ -73,7 +73,7 @@ def run_pretrainer(monkeypatch, folder, data, config=ONE_EPOCH, encoder=TINY, **
         "pretraining": dataclasses.asdict(config),
         "encoder": dataclasses.asdict(encoder),
         "checkpoints": str(folder / "checkpoints"),
-        "memory_images": 1000,
+        "memory_bytes": 4_000_000,
     }
     arguments = types.SimpleNamespace(
         custom_config=custom | {k: v for k, v in changes.items() if k == "warm_start"},
