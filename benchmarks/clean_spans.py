@@ -1,8 +1,8 @@
 """How often the AnomalyGate refuses a clean span by chance, and how often it catches a planted fault.
 
-    python -m benchmarks.clean_spans                                the embedded textures, 60,000 of them
-    python -m benchmarks.clean_spans --data FOLDER                  a folder of CIFAR-10 record files
-    python -m benchmarks.clean_spans --spans 10000 --faults 1000 --sizes 50/20 500/100
+    .venv/bin/python -m benchmarks.clean_spans                                the embedded textures, 60,000 of them
+    .venv/bin/python -m benchmarks.clean_spans --data FOLDER                  a folder of CIFAR-10 record files
+    .venv/bin/python -m benchmarks.clean_spans --spans 10000 --faults 1000 --sizes 50/20 500/100
 
 A clean span and the span before it are drawn at random from one pool, without a picture in common, so every finding
 is chance. Each fault is planted into both splits of the later span. The checks are the gate's own, on rows without

@@ -1,8 +1,8 @@
 """Compiles the real training program for a device that need not be there, and counts what a step of it does.
 
-    python -m benchmarks.compiled --preset gpu                    this machine's CPU
-    python -m benchmarks.compiled --preset gpu --target v5e       one TPU chip, v5e-4 four, v6e another: needs libtpu
-    python -m benchmarks.compiled --preset gpu --target h100 --target-config FILE     needs JAX's CUDA plugin
+    .venv/bin/python -m benchmarks.compiled --preset gpu             this machine's CPU
+    .venv/bin/python -m benchmarks.compiled --preset gpu --target v5e  a TPU chip, v5e-4 four, v6e another: needs libtpu
+    .venv/bin/python -m benchmarks.compiled --preset gpu --target h100 --target-config FILE     needs JAX's CUDA plugin
 
 prints kernels, gigabytes and operations of one update, the memory of the program, and what the device's rates allow.
 The program is the scan of `trainer/byol/jax_epoch.py`. A kernel is an instruction of the compiled loop;

@@ -1,6 +1,6 @@
 """What a warm start keeps of old spans and gains on new ones: the core of retraining, without the pipeline around it.
 
-    python -m benchmarks.continual --data DIR --preset cpu --spans 4 --epochs 4
+    .venv/bin/python -m benchmarks.continual --data DIR --preset cpu --spans 4 --epochs 4
 
 cuts the training images into spans whose light drifts from warm to cold, trains on one after the other with each
 policy, and probes each model on the test images under the light of the first span (old) and of its own (new). The probe

@@ -1,10 +1,10 @@
 """Seconds and peak memory of each data component, and the ratio to a plain loop that writes the same
 TFRecords.
 
-    python -m benchmarks.data                       60,000 images of the embedded kind
-    python -m benchmarks.data --data FOLDER         a folder of CIFAR-10 record files, such as the official one
-    python -m benchmarks.data --images 600000       ten times as many
-    python -m benchmarks.data --workers 2           in two worker processes
+    .venv/bin/python -m benchmarks.data                     60,000 images of the embedded kind
+    .venv/bin/python -m benchmarks.data --data FOLDER       a folder of CIFAR-10 record files, such as the official one
+    .venv/bin/python -m benchmarks.data --images 600000     ten times as many
+    .venv/bin/python -m benchmarks.data --workers 2         in two worker processes
 
 Then the Trainers' input pipeline alone, on what Transform wrote: images/s of reading the split, of epochs from memory,
 and of streamed epochs.

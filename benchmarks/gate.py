@@ -1,6 +1,6 @@
 """How often the paired gate refuses a model, and calls it better, by its true change in accuracy.
 
-    python -m benchmarks.gate
+    .venv/bin/python -m benchmarks.gate
 
 Each row of the first table draws test splits anew: the true change and the share of images on which the models disagree
 are fixed, which of them fall into the split is chance. The second table draws another seed of the same recipe as well:

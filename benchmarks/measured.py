@@ -1,7 +1,7 @@
 """Writes what a finished run measured into the file that README and tutorials take their numbers from.
 
-    python -m benchmarks.measured cifar10-cpu runs/cifar10/latest/summary.json "byol run --preset cpu ..."
-    python -m benchmarks.measured demo runs/demo/latest/summary.json "byol run --preset demo --root runs/demo"
+    .venv/bin/python -m benchmarks.measured cifar10-cpu runs/cifar10/latest/summary.json "byol run --preset cpu ..."
+    .venv/bin/python -m benchmarks.measured demo runs/demo/latest/summary.json "byol run --preset demo --root runs/demo"
 
 An entry says who wrote it: this program, or a hand that copied it from the page in `source`, as the first ones were.
 tests/unit/test_measured.py then names each page that says another number.

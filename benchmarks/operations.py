@@ -1,6 +1,7 @@
-"""Where the time of our step goes, by kind of TensorFlow operation, on one thread.
+r"""Where the time of our step goes, by kind of TensorFlow operation, on one thread.
 
-    TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1 python -m benchmarks.operations [--keras]
+    TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1 \
+        .venv/bin/python -m benchmarks.operations [--keras]
 
 prints milliseconds a step of each kind, the least of the rounds, for the `cpu` preset's step without augmentation;
 `--keras` takes Keras' own batch norm and convolution instead of ours, `--views` the step with its augmentation, and

@@ -1,7 +1,7 @@
 """Pretrains and probes on record files without TFX, on whichever backend Keras uses: for tuning and for accelerators.
 
-    python -m benchmarks.pretrain --data DIR --preset cpu --set pretraining.epochs=3
-    KERAS_BACKEND=jax python -m benchmarks.pretrain --data DIR --preset gpu --checkpoints DIR --test
+    .venv/bin/python -m benchmarks.pretrain --data DIR --preset cpu --set pretraining.epochs=3
+    KERAS_BACKEND=jax .venv/bin/python -m benchmarks.pretrain --data DIR --preset gpu --checkpoints DIR --test
 
 prints one line an epoch and, at the end, one JSON line: the settings that differ from the preset, kNN and linear
 accuracy on held-out *training* images of the pretrained and of the untrained encoder. The test split is read with

@@ -1,6 +1,6 @@
 """What a linear classifier reaches on raw pixels: the floor below every representation.
 
-    python -m benchmarks.raw_pixels DATA
+    .venv/bin/python -m benchmarks.raw_pixels DATA
 
 prints the accuracy on the test split of the same probe that the pipeline puts on an encoder, here on the 3,072 pixel
 values. DATA is a folder in CIFAR-10's binary layout.

@@ -1,7 +1,7 @@
 """`byol serve` under good and hostile requests at once, with versions that change, in a process of its own.
 
-    python -m benchmarks.serve_soak --root runs/demo --write table.md                   100,000 good, 10,000 hostile
-    python -m benchmarks.serve_soak --root runs/demo --good 500 --hostile 100 --changes 2 --seconds 2
+    .venv/bin/python -m benchmarks.serve_soak --root runs/demo --write table.md      100,000 good, 10,000 hostile
+    .venv/bin/python -m benchmarks.serve_soak --root runs/demo --good 500 --hostile 100 --changes 2 --seconds 2
 
 It asks with 1, 8 and 64 clients for `--seconds` each; then comes the soak, of `--minutes` at most. Prints a table of
 requests a second, latency and the server's memory, and what failed; the exit status is 1 if a good request failed, an

@@ -1,7 +1,7 @@
 """A year of weekly spans with everything that goes wrong in one, through the real `byol retrain`, a process a call.
 
-    python -m benchmarks.simulated_year --out DIR                 52 weeks
-    python -m benchmarks.simulated_year --out DIR --weeks 14      shorter; every fault still occurs once
+    .venv/bin/python -m benchmarks.simulated_year --out DIR                 52 weeks
+    .venv/bin/python -m benchmarks.simulated_year --out DIR --weeks 14      shorter; every fault still occurs once
 
 The spans are the embedded data set with light that changes over the year. Some weeks bring nothing, a span that is
 late, damaged, empty or poisoned (labels permuted); in some the machine goes off (SIGKILL at a random moment), in one

@@ -1,17 +1,17 @@
 """Images a second of the compiled training step on the present device, beside plain PyTorch, in one run.
 
-    python -m benchmarks.train                                  the `cpu` preset's network
-    python -m benchmarks.train --preset gpu --set pretraining.batch_size=64 --steps 3
-    python -m benchmarks.train --side 96 --skip XLA --skip Keras        the same preset for pictures of 96 pixels
-    python -m benchmarks.train --torch /path/to/python          an interpreter that has torch, and lightly if it may;
-                                                                BYOL_TORCH_PYTHON may name it too
-    KERAS_BACKEND=jax python -m benchmarks.train --preset gpu   a machine without TensorFlow
+    .venv/bin/python -m benchmarks.train                         the `cpu` preset's network
+    .venv/bin/python -m benchmarks.train --preset gpu --set pretraining.batch_size=64 --steps 3
+    .venv/bin/python -m benchmarks.train --side 96 --skip XLA --skip Keras   the same preset for pictures of 96 pixels
+    .venv/bin/python -m benchmarks.train --torch /path/to/python an interpreter that has torch, and lightly if it may;
+                                                             BYOL_TORCH_PYTHON may name it too
+    KERAS_BACKEND=jax .venv/bin/python -m benchmarks.train --preset gpu   a machine without TensorFlow
 
 The contenders take turns; given are the median over the rounds and the range. A busy machine still slows threads that
 wait for each other more than threads that do not, so there is the CPU time as well, which on one thread depends on
 neither:
 
-    OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 python -m benchmarks.train
+    OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 .venv/bin/python -m benchmarks.train
 
 PyTorch gets its views ready-made: its peer is our step without augmentation. The share of the limit is of the
 rate that this backend's own matrix product reaches on this device. The last line is the whole measurement as JSON.

@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -232,9 +233,7 @@ def _executed(arguments: argparse.Namespace, rest: list[str], original: Message,
     if light is not None:
         resolving.run(light, message, output_file)
     else:
-        from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
-
-        kubeflow_v2_run_executor.main((_namespace(arguments, message), rest))
+        _tfx(_namespace(arguments, message), rest)
     written = json.loads(output_file.read_text())
     published = publishable(written, original)
     output_file.write_text(json.dumps(published))
@@ -243,6 +242,16 @@ def _executed(arguments: argparse.Namespace, rest: list[str], original: Message,
         for key, artifacts in published.get("artifacts", {}).items()
         if artifacts.get("artifacts")
     }
+
+
+def _tfx(arguments: argparse.Namespace, beam_args: list[str]) -> None:
+    """Runs the step by TFX's own entry point."""
+    from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
+
+    from pipeline.run import beam_package
+
+    with tempfile.TemporaryDirectory() as folder, beam_package.packed_in(pathlib.Path(folder, "beam")):
+        kubeflow_v2_run_executor.main((arguments, beam_args))
 
 
 def _drive(message: Message, arguments: argparse.Namespace, output_file: pathlib.Path) -> Message:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from google.protobuf import json_format
-from kfp.pipeline_spec import pipeline_spec_pb2
 
 SCHEMA_VERSION = "2.1.0"
 _VERTEX_TASK = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?")
@@ -42,6 +41,9 @@ def problems(spec: Spec, platform: Spec | None = None, vertex: bool = False) -> 
         platform: the PlatformSpec, its second document.
         vertex: accelerators have Vertex AI's names.
     """
+    # Only here: the steps that use this module's other half would wait for it.
+    from kfp.pipeline_spec import pipeline_spec_pb2
+
     try:
         json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
     except json_format.ParseError as error:
@@ -167,6 +169,8 @@ def _circle(spec: Spec) -> str:
 
 
 def _platform(spec: Spec, platform: Spec) -> Iterator[str]:
+    from kfp.pipeline_spec import pipeline_spec_pb2
+
     try:
         json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
     except json_format.ParseError as error:

@@ -9,7 +9,7 @@ _WATCHED = (
     "--runner=pipeline.run.engine_runner.EngineRunner"  # Beam's PortableRunner, with an end to its waiting
 )
 # Newer Beam's own default runner downloads a binary when it starts; this one is in both lanes.
-_IN_PROCESS = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+IN_PROCESS = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 # Spark's tasks give their worker back at their end, and Beam ends one that nobody holds: the next wave of tasks would
 # start another, which imports TensorFlow.
@@ -22,7 +22,7 @@ def beam_args(config: BeamConfig) -> list[str]:
 
 
 def _processes(config: BeamConfig) -> list[str]:
-    return [_IN_PROCESS, "--direct_running_mode=multi_processing", f"--direct_num_workers={config.workers}"]
+    return [IN_PROCESS, "--direct_running_mode=multi_processing", f"--direct_num_workers={config.workers}"]
 
 
 def _portable(config: BeamConfig) -> list[str]:
@@ -63,7 +63,7 @@ def _dataflow(config: BeamConfig) -> list[str]:
 
 
 _ENGINE_ARGS: dict[str, Callable[[BeamConfig], list[str]]] = {
-    "local": lambda _: [_IN_PROCESS, "--direct_running_mode=in_memory"],
+    "local": lambda _: [IN_PROCESS, "--direct_running_mode=in_memory"],
     "processes": _processes,
     "portable": _portable,
     "flink": _flink,

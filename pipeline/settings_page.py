@@ -1,6 +1,6 @@
 """Writes docs/settings.md: every setting with its meaning and its value in each preset, from the dataclasses.
 
-python -m pipeline.settings_page docs/settings.md
+.venv/bin/python -m pipeline.settings_page docs/settings.md
 """
 
 import dataclasses

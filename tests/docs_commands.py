@@ -1,6 +1,6 @@
 """Runs the commands of the pages as a reader does: in their order, in a fresh clone. `make docs-check` calls it.
 
-    python -m tests.docs_commands [--keep DIR] [PAGE ...]
+    .venv/bin/python -m tests.docs_commands [--keep DIR] [PAGE ...]
 
 The clone holds the last commit. A command that takes an hour elsewhere is made small, and the official archive is stood
 in for by drawn images, as `RULES` says; what is left out is named with its reason. A server is started, asked for an

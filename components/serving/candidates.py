@@ -18,8 +18,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import portalocker
-
 from components.serving import serving_folder
 from components.serving.serving_folder import Publication
 from components.staging import staged_folder, write_atomically
@@ -319,6 +317,8 @@ def _locked(root: pathlib.Path) -> Iterator[None]:
     """
     home = root / _FOLDER
     home.mkdir(mode=0o775, parents=True, exist_ok=True)
+    import portalocker  # imports Redis' client and all of its own, which readers need not wait for
+
     lock = portalocker.Lock(home / _LOCK_FILE, mode="a+", timeout=serving_folder.LOCK_TIMEOUT_SECONDS)
     try:
         lock.acquire()

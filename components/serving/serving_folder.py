@@ -32,8 +32,6 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
-import portalocker
-
 from components.data import dataset
 from components.data.dataset import DataSet
 from components.staging import move, sync_tree, write_atomically
@@ -626,6 +624,8 @@ def _locked(root: pathlib.Path, timeout_seconds: float) -> Iterator[None]:
     root.mkdir(mode=0o775, parents=True, exist_ok=True)
     path = root / _LOCK_FILE
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, _LOCK_MODE))
+    import portalocker  # imports Redis' client and all of its own, which readers need not wait for
+
     lock = portalocker.Lock(path, mode="a+", timeout=timeout_seconds, check_interval=_LOCK_POLL_SECONDS)
     try:
         file = lock.acquire()

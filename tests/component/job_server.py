@@ -1,6 +1,6 @@
 """Beam's Python job server on a free port: prints its address, then serves until it is ended.
 
-python -m tests.component.job_server [RELEASE]
+.venv/bin/python -m tests.component.job_server [RELEASE]
 
 With a release it tells of each job that it is of that one, as Java's job servers do.
 """

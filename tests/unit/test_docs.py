@@ -30,6 +30,10 @@ RETRAIN = ROOT.commands["retrain"]
 PLACEHOLDER = re.compile(r"[\[\]|]|\.\.\.|\b[A-Z]{2,}\b|\b[A-Z]\b")
 
 
+# Not a path, and not in one, with what an interpreter is given after it.
+BARE_PYTHON = re.compile(r"(?<![\w./-])python3?(?= +(?:-[a-zA-Z]\b|[\w/.-]+\.py\b))")
+
+
 SAMPLE = r"""
 ```sh
 make run     # makes the environment
@@ -88,6 +92,23 @@ def _named(words: list[str]) -> tuple[Any, list[str]]:
 def test_there_are_commands_to_check():
     assert len(COMMANDS) > 25
     assert any(page == "README.md" for page, _ in COMMANDS)
+
+
+def test_no_page_calls_an_interpreter_by_a_bare_name():
+    """Debian 13 has no `python`, and its `python3` has none of our packages: from a clone, `.venv/bin/python` works."""
+    bare = "python -m x, `python3 -c 1`, KERAS_BACKEND=jax python a/b.py"
+    assert len(BARE_PYTHON.findall(bare)) == 3
+    assert not BARE_PYTHON.search(
+        ".venv/bin/python -m x; PYTHON a.py; Python 3.10; /usr/bin/python3 x.py; in python code"
+    )
+    written = [*(PROJECT / "docs").rglob("*.md"), PROJECT / "Makefile"]
+    found = {
+        f"{path.relative_to(PROJECT)}: {line.strip()[:80]}"
+        for path in written
+        for line in path.read_text().splitlines()
+        if BARE_PYTHON.search(line)
+    }
+    assert found == set()
 
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS)

@@ -1,6 +1,6 @@
 """The process that pretrains on JAX for a Pretrainer on TensorFlow; `trainer.byol.engine` starts it and listens.
 
-    KERAS_BACKEND=jax python -m trainer.byol.jax_process JOB_FOLDER MESSAGES_FD
+    KERAS_BACKEND=jax .venv/bin/python -m trainer.byol.jax_process JOB_FOLDER MESSAGES_FD
 
 Each line that it writes to MESSAGES_FD is a JSON object: "log", "epoch", "error" or, as the last one, "done". It ends
 when its standard input does: with the process that started it, however that one ended.

@@ -1,7 +1,7 @@
 """Published BYOL recipes as data, each with its source, the time and accuracy to expect, and where this one differs.
 
 A recipe is complete settings for `pretraining.pretrain`. Our own are the presets in `pipeline/config.py`; nothing here
-is read by the pipeline. `python -m benchmarks.pretrain --preset NAME` trains either. None of these has been run to its
+is read by the pipeline. `benchmarks.pretrain --preset NAME` trains either. None of these has been run to its
 end here: `docs/results/` tells what was.
 """
 

@@ -315,6 +315,20 @@ def test_the_process_cannot_import_the_project(tmp_path: pathlib.Path) -> None:
     assert "trainer is part of the project, which a server does not have" in result.stderr
 
 
+def test_the_process_has_tensorflow_without_keras(tmp_path: pathlib.Path) -> None:
+    program = (
+        "from components.serving import serving_requests\nserving_requests.block_keras()\nimport sys, tensorflow\n"
+        "print([name for name in sys.modules if name.split('.')[0] in serving_requests.KERAS])\nimport keras\n"
+    )
+    root = pathlib.Path(serving_check.__file__).parents[2]
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert "import of keras halted" in result.stderr
+    assert result.stdout == "['keras', 'tf_keras']\n"
+
+
 def test_limits_are_read_strictly() -> None:
     assert serving_check.parse_limits('{"max_p99_ms": 20}').max_p99_ms == 20
     with pytest.raises(ValueError, match=r"Expected limits among .*tolerance.*, received max_p98_ms"):

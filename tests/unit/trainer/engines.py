@@ -1,6 +1,6 @@
 """Twenty updates of the tiny model from known weights, with all that is random switched off, in a process of its own.
 
-python -m tests.unit.trainer.engines OUT.npz; KERAS_BACKEND chooses the engine.
+.venv/bin/python -m tests.unit.trainer.engines OUT.npz; KERAS_BACKEND chooses the engine.
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Kills a training by SIGKILL several times, goes on each time, and compares its end with that of one left alone.
 
-KERAS_BACKEND=... python -m tests.unit.trainer.killed_training FOLDER SEED KILLS
+KERAS_BACKEND=... .venv/bin/python -m tests.unit.trainer.killed_training FOLDER SEED KILLS
 
 writes FOLDER/found.json. A process of its own, since it forks:
 after Keras is imported and before the backend computes anything, so that no child pays for the import.

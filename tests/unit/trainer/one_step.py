@@ -1,6 +1,6 @@
 """One training step of a tiny BYOL model with known weights and views, in a process of its own.
 
-python -m tests.unit.trainer.one_step OUT.npz [--without-tensorflow]; KERAS_BACKEND chooses the backend.
+.venv/bin/python -m tests.unit.trainer.one_step OUT.npz [--without-tensorflow]; KERAS_BACKEND chooses the backend.
 """
 
 import argparse

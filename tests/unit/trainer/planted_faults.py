@@ -1,6 +1,6 @@
 """Plants each failure mode of BYOL in a copy of the source, and sees that the tests meant for it fail.
 
-    python -m tests.unit.trainer.planted_faults [WORD]      all, or the faults with WORD in their name
+    .venv/bin/python -m tests.unit.trainer.planted_faults [WORD]      all, or the faults with WORD in their name
 
 prints a line a fault, and ends with status 1 when a named test passes all the same.
 docs/decisions/0033-failure-modes.md has the table. It takes minutes, so it is no part of the test suite. Each fault has

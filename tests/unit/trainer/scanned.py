@@ -1,7 +1,8 @@
-"""Ten updates with all augmentations, by Keras' `fit` and by the scan, on one and on two virtual CPU devices; and the
+r"""Ten updates with all augmentations, by Keras' `fit` and by the scan, on one and on two virtual CPU devices; and the
 monitors of a model, batch by batch and as one program.
 
-KERAS_BACKEND=jax XLA_FLAGS=--xla_force_host_platform_device_count=2 python -m tests.unit.trainer.scanned OUT.npz
+    KERAS_BACKEND=jax XLA_FLAGS=--xla_force_host_platform_device_count=2 \
+        .venv/bin/python -m tests.unit.trainer.scanned OUT.npz
 """
 
 import dataclasses

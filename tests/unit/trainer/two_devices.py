@@ -1,6 +1,6 @@
 """Trains the same tiny model on one and on two virtual CPU devices, in a process of its own.
 
-python -m tests.unit.trainer.two_devices OUT.npz; KERAS_BACKEND chooses the backend.
+.venv/bin/python -m tests.unit.trainer.two_devices OUT.npz; KERAS_BACKEND chooses the backend.
 """
 
 import dataclasses

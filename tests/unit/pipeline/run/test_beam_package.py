@@ -6,6 +6,8 @@ import tempfile
 import pytest
 from tfx.utils import dependency_utils
 
+from pipeline.beam import beam_args
+from pipeline.config import BeamConfig
 from pipeline.run import beam_package
 
 
@@ -37,6 +39,22 @@ def test_tfx_is_packed_once_a_run_and_nothing_stays(
     assert flags == [f"--extra_package={built[0]}"] * 7
     assert len(built) == 1
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("engine", "packed"), [("local", 0), ("processes", 0), ("portable", 1), ("flink", 1)]
+)
+def test_only_workers_elsewhere_are_sent_a_package(
+    built: list[pathlib.Path], tmp_path: pathlib.Path, engine: str, packed: int
+) -> None:
+    arguments = beam_args(BeamConfig(engine=engine, endpoint="localhost:8099"))
+    with beam_package.packed_in(tmp_path / ".beam"):
+        flags = dependency_utils.make_beam_dependency_flags(arguments)
+    assert len(built) == packed
+    assert flags == [*arguments, *(f"--extra_package={path}" for path in built)]
+    built.clear()
+    dependency_utils.make_beam_dependency_flags(arguments)
+    assert len(built) == 1  # TFX has its own function back
 
 
 def test_what_a_killed_run_left_is_removed_by_the_next(
