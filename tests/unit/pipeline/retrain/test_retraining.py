@@ -529,26 +529,38 @@ def test_what_was_not_taken_stands_beside_the_reason(world):
 
 
 def test_a_call_with_nothing_to_do_among_1000_spans_takes_less_than_3_seconds_of_processor(world, tmp_path):
+    """In both places, and without TensorFlow; on a cluster no server is asked."""
     known = Ledger.load(world.root.ledger)
     for number in range(1, 1001):
         span = tmp_path / "spans" / f"span-{number}"
         span.mkdir()
         for name in ("data_batch_1.bin", "test_batch.bin", "_SUCCESS"):
             (span / name).touch()
-        known.spans[number] = ledger.SpanRecord(ledger.ACCEPTED, "", arrivals.fingerprint(span), ledger.now())
+        known.spans[number] = ledger.SpanRecord(
+            ledger.ACCEPTED, "", arrivals.fingerprint(span), ledger.now(), seal=arrivals.seal(span)
+        )
     window = list(range(1, 1001))
     known.trainings.append(ledger.Training(window, window, "never", None, None, None, outcome=ledger.PUSHED))
     known.save()
+    (world.root.path / "data").symlink_to(tmp_path / "spans")
     code = (
-        "import resource, sys\nfrom typer.testing import CliRunner\nfrom pipeline import cli\n"
-        "result = CliRunner().invoke(cli.app, sys.argv[1:])\nused = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "import resource, sys\nfrom typer.testing import CliRunner\nfrom kubeflow import commands\n"
+        "from pipeline import cli\nresult = CliRunner().invoke(cli.app, sys.argv[1:])\n"
+        "used = resource.getrusage(resource.RUSAGE_SELF)\nassert 'Nothing new' in result.output, result.output\n"
         "print(result.exit_code, 'tensorflow' in sys.modules, used.ru_utime + used.ru_stime)\n"
     )
-    words = ["retrain", "--data", str(tmp_path / "spans"), "--root", str(world.root.path), "--preset", "demo"]
-    told = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
-    status, has_tensorflow, seconds = told.stdout.split()
-    assert (status, has_tensorflow) == ("0", "False")
-    assert float(seconds) < 3
+    common = ["--root", str(world.root.path), "--preset", "demo"]
+    image = ["--cluster-set", "image=registry.example/byol:test"]
+    for words in (
+        ["retrain", "--data", str(tmp_path / "spans"), *common],
+        ["kubeflow", "retrain", "--host", "http://127.0.0.1:9", *common, *image],
+    ):
+        told = subprocess.run(
+            [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
+        )
+        status, has_tensorflow, seconds = told.stdout.split()
+        assert (status, has_tensorflow) == ("0", "False")
+        assert float(seconds) < 3
 
 
 def test_a_failing_training_is_tried_again_then_waits_for_a_new_span(world):
