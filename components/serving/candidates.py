@@ -20,7 +20,7 @@ from typing import Any
 
 from components.serving import serving_folder
 from components.serving.serving_folder import Publication
-from components.staging import staged_folder, write_atomically
+from components.staging import copy_of, make_folder, read_either, staged_folder, write_twice
 
 APPROVED, REJECTED, REPLACED = "approved", "rejected", "replaced"
 _FOLDER = ".candidates"
@@ -112,7 +112,7 @@ def decisions(folder: str | os.PathLike[str]) -> list[Decision]:
     """
     path = serving_folder.local_folder(folder) / _FOLDER / _DECISIONS_FILE
     try:
-        return [Decision(**one) for one in json.loads(path.read_text(encoding="utf-8"))]
+        return [Decision(**one) for one in json.loads(read_either(path))]
     except FileNotFoundError:
         return []
     except (ValueError, TypeError) as error:
@@ -233,7 +233,21 @@ def _held(root: pathlib.Path) -> list[Candidate]:
     """The newest first; more than one only where a process was killed while it replaced one."""
     paths = (root / _FOLDER).glob(f"*/{_RECORD_FILE}")
     found = [_candidate(path) for path in paths if not path.parent.name.startswith(".")]
-    return sorted(found, key=lambda candidate: candidate.record["held_at"], reverse=True)
+    decided = {(one.name, one.at) for one in decisions(root)}
+    waits = [
+        candidate
+        for candidate in found
+        if not any(name == candidate.name and at >= candidate.record["held_at"] for name, at in decided)
+    ]
+    return sorted(waits, key=lambda candidate: candidate.record["held_at"], reverse=True)
+
+
+def _sweep(root: pathlib.Path) -> None:
+    """Removes what a killed process left: half a candidate, or one that was decided on already."""
+    waits = {candidate.path for candidate in _held(root)}
+    for path in (root / _FOLDER).iterdir():
+        if path.is_dir() and path not in waits:
+            shutil.rmtree(path)
 
 
 def _named(root: pathlib.Path, name: str | None) -> Candidate:
@@ -260,13 +274,13 @@ def _decide(
     version: int | None = None,
     at: str = "",
 ) -> Decision:
-    """Remembers what became of a candidate, then removes it; killed between, the next decision is the same."""
+    """Remembers what became of a candidate, then removes it; killed between, it waits no more."""
     made = Decision(
         candidate.name, candidate.record["digest"], candidate.run_id, candidate.accuracy, decision, by,
         at or _now(), reason, version,
     )  # fmt: skip
     told = [dataclasses.asdict(one) for one in [*decisions(root), made]]
-    write_atomically(root / _FOLDER / _DECISIONS_FILE, json.dumps(told, indent=1) + "\n")
+    write_twice(root / _FOLDER / _DECISIONS_FILE, json.dumps(told, indent=1) + "\n")
     shutil.rmtree(candidate.path)
     return made
 
@@ -287,12 +301,13 @@ def _write(
         copied = serving_folder.model_digest(model)
         if copied != record["digest"]:
             raise OSError(f"The copy of {source} differs from it. Was it written meanwhile?")
-        (staging / _RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        for path in (copy_of(staging / _RECORD_FILE), staging / _RECORD_FILE):
+            path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def _candidate(path: pathlib.Path) -> Candidate:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(read_either(path))
         whole = isinstance(record["lineage"], dict) and isinstance(record["held_at"], str)
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(_no_record(path)) from error
@@ -316,7 +331,7 @@ def _locked(root: pathlib.Path) -> Iterator[None]:
         TimeoutError: another process holds it.
     """
     home = root / _FOLDER
-    home.mkdir(mode=0o775, parents=True, exist_ok=True)
+    make_folder(home, mode=0o775)
     import portalocker  # imports Redis' client and all of its own, which readers need not wait for
 
     lock = portalocker.Lock(home / _LOCK_FILE, mode="a+", timeout=serving_folder.LOCK_TIMEOUT_SECONDS)
@@ -327,6 +342,7 @@ def _locked(root: pathlib.Path) -> Iterator[None]:
             f"Another process decides on the candidates in {root}. Wait for its end."
         ) from error
     try:
+        _sweep(root)
         yield
     finally:
         lock.release()

@@ -4,6 +4,7 @@
                                   the model card and the verdict
     FOLDER/.staging-<random>/     a version being written; a killed push leaves one, the next removes it
     FOLDER/.retired-<random>/     a version being removed
+    FOLDER/.record-N.json         a second copy of version N's `serving.json`, read where a power cut took the first
     FOLDER/.highest_version       the highest number ever given, so that none is given twice
     FOLDER/.push.lock             held by the one process that changes the folder
 
@@ -34,7 +35,7 @@ from typing import Any, BinaryIO
 
 from components.data import dataset
 from components.data.dataset import DataSet
-from components.staging import move, sync_tree, write_atomically
+from components.staging import make_folder, move, read_either, sync_tree, write_atomically
 
 RECORD_FILE = "serving.json"
 SAVED_MODEL_FILE = "saved_model.pb"
@@ -60,6 +61,7 @@ _PUSH = "push"
 _STAGING_PREFIX = ".staging-"
 _RETIRED_PREFIX = ".retired-"
 _LOCK_FILE = ".push.lock"
+_RECORD_PREFIX = ".record-"
 _HIGHEST_FILE = ".highest_version"
 _VERSION_NAME = re.compile(r"[0-9]+")
 _LARGEST_VERSION = 2**63 - 1  # TensorFlow Serving's versions are int64
@@ -457,12 +459,12 @@ def _publish_as_new(
             "digest": digest,
             "parent": parent,
         }
-        (staging / RECORD_FILE).write_text(
-            json.dumps({**heading, **record, "files": manifest}, indent=2) + "\n", encoding="utf-8"
-        )
+        text = json.dumps({**heading, **record, "files": manifest}, indent=2) + "\n"
+        (staging / RECORD_FILE).write_text(text, encoding="utf-8")
         _set_modes(staging)
         sync_tree(staging)
         target = root / str(number)
+        write_atomically(_copied_record(target), text, FILE_MODE)
         move(staging, target)  # the moment from which the version exists
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -502,7 +504,7 @@ def _next_number(root: pathlib.Path) -> int:
     memory = root / _HIGHEST_FILE
     used = [int(path.name) for path in root.iterdir() if _VERSION_NAME.fullmatch(path.name)]
     if memory.exists():
-        used.append(_read_highest(memory))
+        used += _read_highest(memory)
     number = max(int(time.time()), max(used, default=0) + 1)
     if number > _LARGEST_VERSION:
         raise ValueError(
@@ -513,13 +515,17 @@ def _next_number(root: pathlib.Path) -> int:
     return number
 
 
-def _read_highest(memory: pathlib.Path) -> int:
-    text = memory.read_text(encoding="utf-8").strip()
+def _read_highest(memory: pathlib.Path) -> list[int]:
+    """The number in the file; where a power cut emptied it, those of the copied records."""
+    text = memory.read_text(encoding="utf-8").strip("\0\n ")
+    if not text:
+        copies = memory.parent.glob(f"{_RECORD_PREFIX}[0-9]*.json")
+        return [int(path.stem.removeprefix(_RECORD_PREFIX)) for path in copies]
     if not _VERSION_NAME.fullmatch(text):
         raise ValueError(
             f"Expected one number in {memory}, received {text!r}. Write the highest version used into it."
         )
-    return int(text)
+    return [int(text)]
 
 
 def _retire(root: pathlib.Path, keep_versions: int, retire_after_seconds: float) -> None:
@@ -535,6 +541,7 @@ def _retire(root: pathlib.Path, keep_versions: int, retire_after_seconds: float)
         retired = root / f"{_RETIRED_PREFIX}{secrets.token_hex(8)}"
         move(version.path, retired)  # a server sees all of it or nothing
         shutil.rmtree(retired)
+        _copied_record(version.path).unlink(missing_ok=True)
 
 
 def _holds(version: Version, digest: str) -> bool:
@@ -575,13 +582,17 @@ def _read_record(version: pathlib.Path) -> Mapping[str, Any]:
         ValueError, RecursionError, OSError: there is a file that is no record.
     """
     try:
-        record = json.loads((version / RECORD_FILE).read_text(encoding="utf-8"))
+        record = json.loads(read_either(version / RECORD_FILE, _copied_record(version)))
     except FileNotFoundError:
         return {}
     if flaw := _flaw(record):
         raise ValueError(flaw)
     dt.datetime.fromisoformat(record["published_at"])
     return record
+
+
+def _copied_record(version: pathlib.Path) -> pathlib.Path:
+    return version.with_name(f"{_RECORD_PREFIX}{version.name}.json")
 
 
 def _flaw(record: Any) -> str:
@@ -621,7 +632,7 @@ def _locked(root: pathlib.Path, timeout_seconds: float) -> Iterator[None]:
     Raises:
         TimeoutError: another process holds it; the message names it and since when.
     """
-    root.mkdir(mode=0o775, parents=True, exist_ok=True)
+    make_folder(root, mode=0o775)
     path = root / _LOCK_FILE
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, _LOCK_MODE))
     import portalocker  # imports Redis' client and all of its own, which readers need not wait for

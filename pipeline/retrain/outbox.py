@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Iterator
 
 from components.gate.misses import Miss
-from components.staging import sync_folder, write_atomically, written_whole
+from components.staging import read_either, remove_both, write_twice, written_whole
 from pipeline.retrain import hooks
 from pipeline.retrain.hooks import Event, HookConfig
 from pipeline.root import Root
@@ -38,7 +38,7 @@ class Outbox:
         """
         if not any(self._folder.glob(f"[0-9]*-{event.id}{_SUFFIX}")):
             path = self._folder / f"{time.time_ns():020d}-{event.id}{_SUFFIX}"
-            write_atomically(path, event.to_json() + "\n")
+            write_twice(path, event.to_json() + "\n")
 
     def waiting(self) -> list[pathlib.Path]:
         """The files of the events, the oldest first."""
@@ -51,7 +51,7 @@ class Outbox:
             ValueError: it is none; the message says which file.
             OSError: the file is gone: another call has delivered it.
         """
-        text = path.read_text(encoding="utf-8")
+        text = read_either(path)
         try:
             values = json.loads(text)
             missed = tuple(Miss(**miss) for miss in values["missed"])
@@ -64,8 +64,7 @@ class Outbox:
 
     def arrived(self, path: pathlib.Path) -> None:
         """Removes the event's file; one that another call has removed is all right."""
-        path.unlink(missing_ok=True)
-        sync_folder(self._folder)
+        remove_both(path)
 
     def deliver(self, config: HookConfig, own: Collection[str] = ()) -> list[str]:
         """Runs the hooks for all events that wait; one whose kind has no hook here goes on waiting.

@@ -9,7 +9,7 @@ import json
 import pathlib
 from typing import Any
 
-from components.staging import write_atomically
+from components.staging import read_either, write_twice
 
 ACCEPTED, REFUSED, EXCLUDED, TOO_OLD = "accepted", "refused", "excluded", "too old"
 UNFINISHED, PUSHED, NOT_PUSHED, FAILED = "unfinished", "pushed", "refused", "failed"
@@ -100,17 +100,13 @@ class Ledger:
     def load(cls, path: pathlib.Path) -> "Ledger":
         """Reads the file; an empty ledger when there is none.
 
-        One that a power cut emptied or cut short is read as it was one decision before: what was done since is found
-        done by TFX's cache and by the push, and is noted again.
+        One that has lost its end, as after a power cut, is read from its copy.
 
         Raises:
             ValueError: the file is not a ledger of this format. It is left as it is.
         """
         try:
-            text = path.read_text(encoding="utf-8")
-            if _is_cut(text) and _former(path).exists():
-                text = _former(path).read_text(encoding="utf-8")
-            content = json.loads(text)
+            content = json.loads(read_either(path))
             if content["format"] != _FORMAT:
                 raise ValueError(f"format {content['format']}, expected {_FORMAT}")
             spans = {int(number): SpanRecord(**span) for number, span in content["spans"].items()}
@@ -124,17 +120,13 @@ class Ledger:
             ) from error
 
     def save(self) -> None:
-        """Writes the file in one rename, and before that the one that it replaces under a second name."""
+        """Writes the file in one rename, after its copy."""
         content: dict[str, Any] = {
             "format": _FORMAT,
             "spans": {str(number): dataclasses.asdict(self.spans[number]) for number in sorted(self.spans)},
             "runs": [dataclasses.asdict(training) for training in self.trainings],
         }
-        if not self.path.exists():  # begun anew: what was before is no longer asked
-            _former(self.path).unlink(missing_ok=True)
-        elif not _is_cut(before := self.path.read_text(encoding="utf-8")):
-            write_atomically(_former(self.path), before)
-        write_atomically(self.path, json.dumps(content, indent=1) + "\n")
+        write_twice(self.path, json.dumps(content, indent=1) + "\n")
 
     def mark(
         self, span: int, state: str, fingerprint: str, reason: str = "", compared: list[int] | None = None
@@ -176,15 +168,6 @@ class Ledger:
         """Untrained spans that no training, given up ones included, was ever begun for."""
         begun = {span for t in self.trainings for span in t.window}
         return [span for span in self.untrained() if span not in begun]
-
-
-def _former(path: pathlib.Path) -> pathlib.Path:
-    return path.with_name(f"{path.stem}.before{path.suffix}")
-
-
-def _is_cut(text: str) -> bool:
-    """Whether its end is missing, as after a power cut; another fault is somebody's doing, and for them to mend."""
-    return not text.rstrip("\0\n ").endswith("}")
 
 
 def now() -> str:

@@ -53,16 +53,16 @@ def test_another_file_is_refused_and_left_alone(known, content):
 @pytest.mark.parametrize(
     "cut", [lambda text: "", lambda text: "\0" * len(text), lambda text: text[: len(text) // 2]]
 )
-def test_a_ledger_that_a_power_cut_took_is_as_it_was_one_decision_before(tmp_path, cut):
-    known = Ledger(tmp_path / "ledger.json")
+def test_a_ledger_that_a_power_cut_took_is_read_from_its_copy(tmp_path, cut):
+    path = tmp_path / "ledger.json"
+    known = Ledger(path)
     for number in (1, 2, 3):
         known.mark(number, ledger.ACCEPTED, f"fingerprint {number}")
-    path = tmp_path / "ledger.json"
     path.write_text(cut(path.read_text()))
     again = Ledger.load(path)
-    assert again.accepted() == [1, 2]
+    assert again.accepted() == [1, 2, 3]
     again.mark(3, ledger.EXCLUDED, "")
-    path.write_text("")  # and again: what is kept is what was decided, not what was cut
+    path.write_text("")  # and again
     assert Ledger.load(path).accepted() == [1, 2]
 
 
@@ -82,6 +82,6 @@ def test_a_ledger_that_was_moved_away_begins_anew_for_good(tmp_path):
         known.mark(number, ledger.ACCEPTED, "")
     path.unlink()
     Ledger.load(path).mark(7, ledger.ACCEPTED, "")
+    assert Ledger.load(path).accepted() == [7]
     path.write_text("")
-    with pytest.raises(ValueError, match="is not a ledger"):
-        Ledger.load(path)
+    assert Ledger.load(path).accepted() == [7]
