@@ -156,7 +156,7 @@ def versions(root: RootOption, as_json: JsonOption = False) -> None:
     """List the pushed versions, the served one marked, and the candidate that waits for approval."""
     from components.serving import candidates, serving_folder
 
-    place = _existing(root)
+    place = console.existing_root(root)
     try:
         listed = serving_folder.versions(place.serving)
         candidate = candidates.waiting(place.serving)
@@ -332,12 +332,6 @@ def _usable(place: Root, check: Callable[[], None]) -> None:
         console.stop(str(error))
     except OSError as error:
         console.stop(f"Cannot write to {place.path}: {_reason(error)}. Choose another --root.")
-
-
-def _existing(root: pathlib.Path) -> Root:
-    if not root.is_dir():
-        console.stop(f"There is no folder {root}; --root is the folder that `byol run` was given.")
-    return Root(root.absolute())
 
 
 def _data(

@@ -14,6 +14,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
 
+from pipeline import root
+from pipeline.root import Root
+
 USAGE = 2
 # Of a file or a pipe, which have no width: no column of a table is so wide that a number has to be broken.
 PIPE_WIDTH = 160
@@ -53,6 +56,14 @@ def stop(message: str, status: int = USAGE) -> NoReturn:
     """Ends the command with one line on the error stream and an exit status."""
     say(message)
     raise typer.Exit(status)
+
+
+def existing_root(path: pathlib.Path) -> Root:
+    """The root of earlier runs that a command was given; the command's end where there is none that can be read."""
+    try:
+        return root.existing(path)
+    except ValueError as error:
+        stop(str(error))
 
 
 def say(message: str) -> None:

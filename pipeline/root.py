@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from components import path_names
 from pipeline import store_file
 
 if TYPE_CHECKING:
@@ -127,23 +128,27 @@ class Root:
         """Proves, without writing anything, that a run could work here: before anything that takes long.
 
         Raises:
-            OSError: the folder cannot be written, or its name is one that TFX or Beam would take for something else.
-            ValueError: what ML Metadata keeps there cannot be used.
+            OSError: the folder cannot be written, or is an object store.
+            ValueError: what ML Metadata keeps there cannot be used, or TFX would take the folder's name for something
+                else.
         """
         _check_name(self.path)
         there = next(place for place in (self.path, *self.path.parents) if place.exists())
-        if not there.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
+        _check_folder(there, os.W_OK | os.X_OK)
+        # What an earlier run wrote as another user, such as with sudo, is told now and not after the training.
+        ours = (self.artifacts, self.serving, self.checkpoints, self.logs, self.ledger.parent)
+        for folder in (*ours, self.path / "runs", self.latest_summary.parent):
+            if os.path.lexists(folder):
+                _check_folder(folder, os.R_OK | os.W_OK | os.X_OK)
         store_file.check(self.metadata)
+        if self.metadata.exists() and not os.access(self.metadata, os.W_OK, effective_ids=True):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.metadata))
 
     def prepare(self) -> None:
         """Makes the folder and proves that it can be written.
 
         Raises:
-            OSError: when it cannot, or its name is one that TFX or Beam would take for something else.
-            ValueError: as `check`.
+            OSError, ValueError: as `check`.
         """
         self.check()
         self.logs.mkdir(parents=True, exist_ok=True)
@@ -174,13 +179,43 @@ class Root:
             yield
 
 
+def existing(path: pathlib.Path) -> Root:
+    """The root of earlier runs at `path`, for what reads there.
+
+    Raises:
+        ValueError: there is none, or it or its serving folder cannot be read.
+    """
+    root = Root(path.absolute())
+    try:
+        if not root.path.is_dir():
+            raise ValueError(f"There is no folder {path}; --root is the folder that `byol run` was given.")
+        for folder in (root.path, root.serving):
+            if os.path.lexists(folder):
+                _check_folder(folder, os.R_OK | os.X_OK)
+    except OSError as error:
+        raise ValueError(
+            f"{error.filename} cannot be read: {error.strerror}. Expected a folder that this user may read."
+        ) from error
+    return root
+
+
+def _check_folder(folder: pathlib.Path, mode: int) -> None:
+    """Raises OSError where it is no folder, or this user may not do with it what `os.access` calls `mode`."""
+    if not folder.is_dir():
+        number = errno.ENOTDIR if folder.exists() else errno.ENOENT
+    elif not os.access(folder, mode, effective_ids=True):
+        number = errno.EACCES
+    else:
+        return
+    raise OSError(number, os.strerror(number), str(folder))
+
+
 def _check_name(path: pathlib.Path) -> None:
-    """Refuses an object store, which would be a local folder named `gs:`, and what Beam takes for a pattern."""
+    """Refuses an object store, which would be a local folder named `gs:`, and what TFX would misread."""
     store = next((part for part in path.parts if re.fullmatch(r"[a-z][a-z0-9+.-]+:", part)), None)
     if store is not None:
         raise OSError(f"{store}// is no folder of this machine; runs need a local or mounted file system")
-    if re.search(r"[\[\]*?]", str(path)):
-        raise OSError("Beam reads [, ], * and ? in a folder's name as a pattern")
+    path_names.check(path)
 
 
 def _owner(written: str) -> str:

@@ -13,6 +13,7 @@ import pathlib
 
 import numpy as np
 
+from components import path_names
 from components.data import dataset
 from components.data.dataset import CIFAR10, DataSet
 
@@ -251,7 +252,7 @@ def location(root: pathlib.Path) -> pathlib.Path:
     """Where the record files of a folder lie: in it, or in the official sub-folder.
 
     Raises:
-        ValueError: there is no such folder.
+        ValueError: there is no such folder, or TFX would take its name for something else.
     """
     if not root.exists():
         raise ValueError(
@@ -261,6 +262,7 @@ def location(root: pathlib.Path) -> pathlib.Path:
         raise ValueError(
             f"{root} is a file. Expected a folder that holds {TRAIN_PATTERN} and {TEST_PATTERN}."
         )
+    path_names.check(root, is_data=True)
     nested = root / OFFICIAL_FOLDER
     return nested if nested.is_dir() and not any(root.glob("*_batch*.bin")) else root
 

@@ -557,14 +557,14 @@ def _numbered_folders(root: pathlib.Path) -> list[pathlib.Path]:
 
 def _version(path: pathlib.Path, served: bool) -> Version:
     record: Mapping[str, Any] = {}
-    fault = ""
+    fault, complete = "", False
     try:
+        complete = (path / SAVED_MODEL_FILE).is_file()
         record = _read_record(path)
     except (ValueError, RecursionError, OSError) as error:
         fault = (
             f"Expected the record of a push in {path / RECORD_FILE}, received {error}. Remove or repair it."
         )
-    complete = (path / SAVED_MODEL_FILE).is_file()
     return Version(int(path.name), path, served, complete, record, fault)
 
 

@@ -63,7 +63,7 @@ def history(
     as_json: JsonOption = False,
 ) -> None:
     """List every run: spans, accuracy, verdict, version, warm-start parent, and why it ended as it did."""
-    place = _existing(root)
+    place = console.existing_root(root)
     style = HistoryFormat.json if as_json else style
     if style is HistoryFormat.plot and out is None:
         console.stop("A plot needs --out FILE.svg.")
@@ -94,7 +94,7 @@ def lineage(
 
     Exit status of --verify: 0 when whatever still exists is as it was, 1 when something differs.
     """
-    place = _existing(root)
+    place = console.existing_root(root)
     from pipeline.past import lineage as origin
 
     try:
@@ -125,7 +125,7 @@ def prune(
     ] = False,
 ) -> None:
     """Remove what old runs left on the disk; never a version, its lineage, or what the next run needs."""
-    place = _existing(root)
+    place = console.existing_root(root)
     from pipeline.past import prune as pruning
 
     try:
@@ -145,19 +145,13 @@ def dashboard(
     ] = None,
 ) -> None:
     """Write the root as one page that needs no network: served, accuracy, gates, spans, disk, every report."""
-    place = _existing(root)
+    place = console.existing_root(root)
     from pipeline.past import dashboard as page
 
     try:
         typer.echo(f"Wrote {page.write(place, out or place.path / page.FILE)}.")
     except (ValueError, OSError) as error:
         console.stop(str(error))
-
-
-def _existing(root: pathlib.Path) -> Root:
-    if not root.is_dir():
-        console.stop(f"There is no folder {root}; --root is the folder that `byol run` was given.")
-    return Root(root.absolute())
 
 
 def _json(found: object) -> str:

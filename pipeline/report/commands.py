@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pipeline.console import loading, stop
-from pipeline.root import Root
+from pipeline.console import existing_root, loading, stop
 
 _FAILED = 1
 
@@ -29,7 +28,7 @@ def report(
     ] = None,
 ) -> None:
     """Write the report of a finished run as one HTML file; `byol run` writes it by itself."""
-    place = Root(root.absolute())
+    place = existing_root(root)
     if not place.latest_summary.is_file():
         stop(f"There is no finished run in {root}; --root is the folder that `byol run` was given.")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -60,11 +59,9 @@ def tensorboard(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "localhost",
 ) -> None:
     """Show every run of a root in TensorBoard: curves, and the test embeddings in its projector."""
-    if not root.is_dir():
-        stop(f"There is no folder {root}; --root is the folder that `byol run` was given.")
+    place = existing_root(root)
     from pipeline.report import projector
 
-    place = Root(root.absolute())
     try:
         count = projector.write_config(place)
     except OSError as error:

@@ -45,7 +45,7 @@ def approve(
     """Push the candidate that waits for approval (gate.approval=manual)."""
     from components.serving import candidates
 
-    place, who = _existing(root), by or getpass.getuser()
+    place, who = console.existing_root(root), by or getpass.getuser()
     events = _events(place, hooks_file, on_pushed=on_pushed)
     draft = events.draft("pushed", who, reason)
     try:
@@ -71,7 +71,7 @@ def reject(
     """Remove the candidate that waits for approval; the same model does not become one again."""
     from components.serving import candidates
 
-    place, who = _existing(root), by or getpass.getuser()
+    place, who = console.existing_root(root), by or getpass.getuser()
     events = _events(place, hooks_file, on_rejected=on_rejected)
     draft = events.draft("rejected", who, reason)
     try:
@@ -96,7 +96,7 @@ def rollback(
     """Serve an older version again, as a new highest one."""
     from components.serving import serving_folder
 
-    place, who = _existing(root), by or getpass.getuser()
+    place, who = console.existing_root(root), by or getpass.getuser()
     events = _events(place, hooks_file, on_rollback=on_rollback)
     draft = events.draft("rollback", who, reason)
     told = {"by": who, "at": draft.at, "reason": reason}
@@ -130,7 +130,7 @@ def undelivered(
     """
     from pipeline.retrain import decisions, outbox
 
-    place = _existing(root)
+    place = console.existing_root(root)
     box, problems = outbox.of(place), list[str]()
     if retry and hooks_file is None:
         console.stop("--retry needs --hooks-file FILE, which says whom to tell.")
@@ -167,12 +167,6 @@ def _read(box: "outbox.Outbox", path: pathlib.Path) -> dict[str, Any]:
         return json.loads(box.read(path).to_json())
     except (ValueError, OSError) as error:
         return {"fault": str(error)}
-
-
-def _existing(root: pathlib.Path) -> Root:
-    if not root.is_dir():
-        console.stop(f"There is no folder {root}; --root is the folder that `byol run` was given.")
-    return Root(root.absolute())
 
 
 def _events(place: Root, hooks_file: pathlib.Path | None, **given: str) -> "decisions.DecisionEvents":

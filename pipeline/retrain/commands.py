@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from components import path_names
 from components.data import data_limits
 from pipeline import console, refusal
 from pipeline.config import PipelineConfig, chosen_preset
@@ -81,15 +82,18 @@ def call(
         _say(_work(request, told, place, check_place), request.root)
 
 
-def check(root: pathlib.Path, preset: str, options: Options) -> None:
+def check(data: pathlib.Path, root: pathlib.Path, preset: str, options: Options) -> None:
     """Checks what a parser of the command line cannot; for a schedule, which is made long before the first run.
 
     Raises:
-        ValueError: a preset, a setting, a hook or the file of metrics that can never be used; a password in a hook.
-        OSError: the file of hooks cannot be read.
+        ValueError: a folder's name, a preset, a setting, a hook or the file of metrics that can never be used; a
+            password in a hook.
+        OSError: the root cannot be written to, or the file of hooks not be read.
     """
     from pipeline.retrain import hook_file
 
+    path_names.check(data, is_data=True)
+    Root(root.absolute()).check()
     _settings(preset, options)
     for kinds in _accepted(options.accept or []).values():
         data_limits.allowed_kinds(kinds)

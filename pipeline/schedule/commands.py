@@ -100,7 +100,7 @@ def _root(context: typer.Context) -> pathlib.Path:
     above = context.find_root()
     retrain = above.command.get_command(above, "retrain")  # type: ignore[attr-defined]
     values = retrain.make_context("retrain", list(context.args), parent=above).params
-    retrain_commands.check(values["root"], values["preset"], Options.of(values))
+    retrain_commands.check(values["data"], values["root"], values["preset"], Options.of(values))
     return values["root"]
 
 

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Mapping
 
+from components import path_names
 from components.data import cifar10, dataset, file_digest
 from pipeline.spans.ledger import SpanRecord
 
@@ -26,13 +27,14 @@ def complete_spans(folder: pathlib.Path, known: Mapping[int, SpanRecord] | None 
         known: what was said of spans before: files with the seal that they had then are not read again.
 
     Raises:
-        ValueError: there is no such folder.
+        ValueError: there is no such folder, or TFX would take its name for something else.
     """
     if not folder.is_dir():
         raise ValueError(
             f"No such folder: {folder}. Expected one that holds {cifar10.SPAN_FOLDER}N folders, each with CIFAR-10's "
             f"binary files and an empty {COMPLETE_MARKER} written last."
         )
+    path_names.check(folder, is_data=True)
     numbers = sorted(int(name) for name in _span_names(folder) if _is_number(name))
     spans = {number: folder / f"{cifar10.SPAN_FOLDER}{number}" for number in numbers}
     return {

@@ -131,7 +131,7 @@ def serve(
 
     try:
         folder = encoder.find_version(root).parent.absolute()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         stop(str(error))
     installed = shutil.which(_SERVER)
     if installed and not builtin:

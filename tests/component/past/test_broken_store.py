@@ -3,12 +3,9 @@
 import contextlib
 import pathlib
 import sqlite3
-from collections.abc import Iterator
-from typing import Any
 
 import ml_metadata as mlmd
 import pytest
-import typer
 from ml_metadata.proto import metadata_store_pb2 as proto
 from typer.testing import CliRunner
 
@@ -16,6 +13,7 @@ from kubeflow import commands as kubeflow_commands
 from pipeline import cli, store_file
 from pipeline.past import store_graph
 from pipeline.root import Root
+from tests.component import every_command
 
 # What works without the store, whatever is wrong with it: what is served is served and can be rolled back.
 STORELESS = {
@@ -34,41 +32,6 @@ STORELESS = {
     "lineage",  # of a root without a version: it looks at that first
     "kubeflow retrain",  # the store is the cluster's
 }
-VALUES = {
-    "preset": "demo",
-    "data": "DATA",
-    "test": "DATA/test",
-    "images": "picture.png",
-    "image": "picture.png",
-    "out": "OUT.npz",
-    "source": "table.npz",
-}
-
-
-def _commands(group: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The words of every command that has a `--root`."""
-    for name, command in group.commands.items():
-        words = (*above, name)
-        if hasattr(command, "commands"):
-            yield from _commands(command, words)
-        elif any(parameter.name == "root" for parameter in command.params):
-            yield words
-
-
-WITH_ROOT = sorted(_commands(typer.main.get_command(cli.app)))
-
-
-def _arguments(words: tuple[str, ...], root: pathlib.Path) -> list[str]:
-    command: Any = typer.main.get_command(cli.app)
-    for word in words:
-        command = command.commands[word]
-    found = ["--root", str(root)]
-    for parameter in command.params:
-        value = VALUES.get(str(parameter.name), "1").replace("DATA", str(root.parent / "data"))
-        if parameter.name == "root" or not (parameter.required or parameter.name == "data"):
-            continue
-        found += [value] if parameter.param_type_name == "argument" else [parameter.opts[0], value]
-    return [*words, *found]
 
 
 def _cut(database: pathlib.Path) -> None:
@@ -116,7 +79,7 @@ def root(tmp_path: pathlib.Path) -> Root:
 
 def _says(words: tuple[str, ...], root: Root) -> str:
     """Runs the command, which must end as commands end, and returns what it said."""
-    result = CliRunner().invoke(cli.app, _arguments(words, root.path))
+    result = CliRunner().invoke(cli.app, every_command.arguments(words, root.path))
     assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
     if " ".join(words) not in STORELESS:
         assert result.exit_code == 2, result.output
@@ -134,7 +97,7 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_parser_knows_the_commands_with_a_root() -> None:
-    names = {words[0] for words in WITH_ROOT}
+    names = {words[0] for words in every_command.WITH_ROOT}
     assert {"run", "retrain", "history", "lineage", "prune", "dashboard", "report", "versions"} <= names
     assert kubeflow_commands.app in [group.typer_instance for group in cli.app.registered_groups]
 
@@ -143,7 +106,7 @@ def test_the_parser_knows_the_commands_with_a_root() -> None:
     ("words", "fault"),
     [
         pytest.param(words, fault, id=f"{' '.join(words)}, {fault}")
-        for words in WITH_ROOT
+        for words in every_command.WITH_ROOT
         for fault in (("emptied",) if " ".join(words) in STORELESS else FAULTS)
     ],
 )
@@ -158,7 +121,7 @@ def test_a_broken_store_is_one_line_with_the_way_out(root: Root, words: tuple[st
         assert "--root" in said
 
 
-@pytest.mark.parametrize("words", WITH_ROOT, ids=" ".join)
+@pytest.mark.parametrize("words", every_command.WITH_ROOT, ids=" ".join)
 def test_a_locked_store_is_one_line_and_not_a_wait_without_end(root: Root, words: tuple[str, ...]) -> None:
     with contextlib.closing(sqlite3.connect(root.metadata)) as other:
         other.execute("BEGIN EXCLUSIVE")
