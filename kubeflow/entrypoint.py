@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from components.staging import write_atomically
+from components.staging import write_twice
 from kubeflow import failures, resolving
 from kubeflow.resolving import RESOLVED
 from pipeline.console import cause
@@ -203,7 +203,7 @@ def _objects(error: BaseException) -> bool:
 
 def _write_note(file: str, note: Message) -> None:
     if file:
-        write_atomically(pathlib.Path(file), json.dumps(note) + "\n")
+        write_twice(pathlib.Path(file), json.dumps(note) + "\n")
 
 
 def _run(arguments: argparse.Namespace, rest: list[str]) -> Message:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from components.data.dataset import CIFAR10
 from components.serving import serving_folder
-from components.staging import write_atomically
+from components.staging import read_either, write_twice
 from kubeflow import volume
 from kubeflow.config import Decided, KubeflowConfig
 from kubeflow.server import ENDED, ServerError
@@ -232,7 +232,7 @@ class Cluster:
 
     def _notes(self, name: str) -> Notes:
         return {
-            path.stem: json.loads(path.read_text()) for path in self._notes_folder(name).glob("[!.]*.json")
+            path.stem: json.loads(read_either(path)) for path in self._notes_folder(name).glob("[!.]*.json")
         }
 
     def _forget(self, key: str) -> None:
@@ -242,7 +242,7 @@ class Cluster:
 
     def _book(self) -> dict[str, _Job]:
         try:
-            content = json.loads(self._book_file.read_text())
+            content = json.loads(read_either(self._book_file))
             return {key: _Job(**job) for key, job in content.items()}
         except FileNotFoundError:
             return {}
@@ -253,7 +253,7 @@ class Cluster:
 
     def _write(self, book: Mapping[str, _Job]) -> None:
         content = {key: dataclasses.asdict(job) for key, job in book.items()}
-        write_atomically(self._book_file, json.dumps(content, indent=1) + "\n")
+        write_twice(self._book_file, json.dumps(content, indent=1) + "\n")
 
     @property
     def _book_file(self) -> pathlib.Path:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from components.staging import write_atomically
 from pipeline import console, refusal
 from pipeline.config import PRESETS, PipelineConfig, chosen_preset
 from pipeline.past import commands as history_commands
@@ -212,7 +213,7 @@ def data_demo(
     try:
         wrote = synthetic.write(folder, seed=(span or 0) if seed is None else seed)
         if span is not None:
-            (folder / arrivals.COMPLETE_MARKER).touch()  # last: from now on the span counts
+            write_atomically(folder / arrivals.COMPLETE_MARKER, "")  # last: from now on the span counts
         typer.echo(f"Wrote {wrote}.")
     except (ValueError, OSError) as error:
         console.stop(_reason(error))

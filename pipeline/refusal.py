@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from components.gate.misses import HEADINGS, Miss
+from components.staging import is_cut, read_either
 from pipeline.root import Root
 
 
@@ -24,7 +25,7 @@ def table(missed: Sequence[Miss]) -> Table:
 
 
 def recorded(root: Root, run_id: str | None) -> tuple[Miss, ...]:
-    """What a finished run's summary says was missed; nothing for a run without a summary, or an older one.
+    """What a finished run's summary says was missed; nothing for a run without a whole summary, or an older one.
 
     Raises:
         ValueError: the summary is no JSON.
@@ -32,7 +33,8 @@ def recorded(root: Root, run_id: str | None) -> tuple[Miss, ...]:
     if run_id is None or not root.summary(run_id).is_file():
         return ()
     names = {field.name for field in dataclasses.fields(Miss)}
-    found = json.loads(root.summary(run_id).read_text(encoding="utf-8")).get("missed", [])
+    text = read_either(root.summary(run_id))
+    found = [] if is_cut(text) else json.loads(text).get("missed", [])
     return tuple(Miss(**{name: value for name, value in row.items() if name in names}) for row in found)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from components.gate import misses
 from components.gate.misses import Miss
 from components.serving import candidates, serving_folder
+from components.staging import is_cut, read_either
 from pipeline import nodes
 from pipeline.past import store_graph
 from pipeline.past.store_graph import Artifact, Execution, Run, StoreGraph
@@ -136,8 +137,7 @@ def history(root: Root) -> History:
     known = Ledger.load(root.ledger)
     runs: list[RunEntry] = []
     if root.metadata.exists() or not known.spans:  # spans may all have been refused before a run was begun
-        graph = StoreGraph(root.metadata)
-        runs = [_run_entry(graph, run, root) for run in graph.runs]
+        runs = run_entries(StoreGraph(root.metadata), root)
     decisions = {_run_of(training, runs): training for training in known.trainings}
     told = [_explained(run, decisions.get(run.run_id), _refusals(runs, known)) for run in runs]
     present = {run.run_id for run in runs}
@@ -146,6 +146,11 @@ def history(root: Root) -> History:
             _insert(told, _decision_entry(training))
     told = [_decided(run, candidates.decisions(root.serving)) for run in told]
     return History(told, version_entries(serving_folder.versions(root.serving)), _span_entries(told, known))
+
+
+def run_entries(graph: StoreGraph, root: Root) -> list[RunEntry]:
+    """Every run as the store, its summary and nobody's ledger know it, the oldest first."""
+    return [_run_entry(graph, run, root) for run in graph.runs]
 
 
 def _decided(run: RunEntry, decisions: list[candidates.Decision]) -> RunEntry:
@@ -315,7 +320,8 @@ def _property(artifact: Artifact | None, name: str, otherwise: Any = None) -> An
 
 def _summary(root: Root, run_id: str) -> Mapping[str, Any]:
     try:
-        found = json.loads(root.summary(run_id).read_text(encoding="utf-8"))
+        text = read_either(root.summary(run_id))
+        found = {} if is_cut(text) else json.loads(text)  # the store has most of it as well
     except FileNotFoundError:
         return {}
     except ValueError as error:

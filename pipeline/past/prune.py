@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 
 from components.serving import candidates, serving_folder
+from components.staging import copy_of
 from pipeline import nodes
 from pipeline.past import lineage, store_graph
 from pipeline.past.store_graph import Artifact, Execution, Run, StoreGraph
@@ -311,10 +312,11 @@ def _run_files(root: Root, plan: _Plan) -> Iterator[pathlib.Path]:
     """Reports of old runs; those of runs whose version is still there explain it, and every summary stays."""
     kept = {run.id for run in plan.kept_runs}
     kept |= {version.record.get("lineage", {}).get("run_id") for version in plan.versions}
+    kept_names = (_SUMMARY_FILE, copy_of(pathlib.Path(_SUMMARY_FILE)).name)
     for run in plan.graph.runs:
         folder = root.summary(run.id).parent
         if run.id not in kept and folder.is_dir():
-            yield from (path for path in sorted(folder.iterdir()) if path.name != _SUMMARY_FILE)
+            yield from (path for path in sorted(folder.iterdir()) if path.name not in kept_names)
 
 
 def _old_logs(root: Root, plan: _Plan) -> list[pathlib.Path]:

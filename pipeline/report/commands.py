@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from components.staging import read_either
 from pipeline.console import existing_root, loading, stop
 
 _FAILED = 1
@@ -37,7 +38,7 @@ def report(
 
     told = Console(stderr=True)
     try:
-        run_id = run or json.loads(place.latest_summary.read_text())["run_id"]
+        run_id = run or json.loads(read_either(place.latest_summary))["run_id"]
         stored(place, run_id)
         with loading(told):
             from pipeline.report import facts as _  # noqa: F401 - the long imports, while something moves

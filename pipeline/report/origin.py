@@ -11,6 +11,7 @@ from typing import Any
 
 from components.data import synthetic
 from components.data.dataset import DataSet
+from components.staging import read_either
 from pipeline.config import PRESETS, fitted
 from trainer import settings
 
@@ -81,7 +82,7 @@ def last_runs(summaries: Iterable[pathlib.Path], run_id: str) -> tuple[dict[str,
     found = []
     for path in summaries:
         try:
-            found.append(json.loads(path.read_text(encoding="utf-8")))
+            found.append(json.loads(read_either(path)))
         except (OSError, ValueError):
             continue  # only a point of a curve is lost
     known = [one for one in found if one.get("run_id", "") <= run_id and "linear_accuracy" in one]

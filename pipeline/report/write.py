@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from components.staging import write_atomically
+from components.staging import read_either, write_atomically
 from pipeline.report import tracking
 from pipeline.root import REPORT_FILE, Root
 
@@ -41,7 +41,7 @@ def write_report(root: Root, run_id: str) -> pathlib.Path:
     summary_file = root.summary(run_id)
     path = summary_file.with_name(REPORT_FILE)
     write_atomically(path, page.render(found, path.parent))
-    if json.loads(root.latest_summary.read_text())["run_id"] == run.run_id:
+    if json.loads(read_either(root.latest_summary))["run_id"] == run.run_id:
         write_atomically(root.latest_report, page.render(found, root.latest_report.parent))
     test = found.test
     projector.write(
@@ -68,7 +68,7 @@ def stored(root: Root, run_id: str) -> "tuple[dict[str, Any], StoredRun]":
             ", ".join(sorted(path.parent.name for path in root.path.glob("runs/*/summary.json"))) or "none"
         )
         raise ValueError(f"{root.path} has no finished run {run_id}. Finished runs: {known}.")
-    summary = json.loads(summary_file.read_text())
+    summary = json.loads(read_either(summary_file))
     from pipeline.report.run_store import StoredRun
 
     run = StoredRun(root.metadata, summary["run_id"])
@@ -128,7 +128,7 @@ def tracked(root: Root, run_id: str) -> tracking.TrackedRun:
         KeyError: the run has no such node or output.
     """
     summary_file = root.summary(run_id)
-    summary = json.loads(summary_file.read_text())
+    summary = json.loads(read_either(summary_file))
     from tfx.utils import path_utils
 
     from pipeline import pipeline

@@ -1,5 +1,6 @@
 """`byol retrain`: one call of scheduled retraining. What has nothing to do ends in a second, without TensorFlow."""
 
+import contextlib
 import pathlib
 import signal
 import sys
@@ -76,6 +77,7 @@ def call(
         place: makes where runs happen, given the console that reaches the person.
         check_place: whether a run could work there, before anything is written.
     """
+    _rebuild(request, told)
     if _idle(request, told):
         typer.echo(f"Nothing new in {request.data}.")
     else:
@@ -176,6 +178,29 @@ def _hooks(options: Options) -> dict[str, str]:
 
     names = [f"on_{kind}" for kind in hooks.KINDS]
     return {name: getattr(options, name) for name in names if hasattr(options, name)}
+
+
+def _rebuild(request: "retraining.Request", told: "notices.Notices") -> None:
+    """Makes a ledger again of which a power cut took both copies; one line says so."""
+    root = request.root
+    if not ledger.is_rebuildable(root.ledger):
+        return
+    from pipeline.retrain import rebuilding
+
+    try:
+        with (
+            contextlib.suppress(RootInUseError),
+            root.locked(),
+        ):  # whoever is at work has read it, and saves it
+            known = rebuilding.rebuilt(root, request.data)
+            known.save()
+            typer.echo(
+                f"The ledger {root.ledger} was lost in a power cut; made again from ML Metadata: {len(known.spans)} "
+                f"spans and {len(known.trainings)} trainings. Repeat --exclude for what was excluded by hand.",
+                err=True,
+            )
+    except (ValueError, OSError) as error:
+        _stop(told, error)
 
 
 def _idle(request: "retraining.Request", told: "notices.Notices") -> bool:

@@ -14,7 +14,7 @@ from components.data.statistics import schema_text
 from components.gate import misses
 from components.serving import candidates, serving_folder
 from components.serving.pusher import CANDIDATE_PROPERTY, OVERTAKEN_PROPERTY
-from components.staging import write_atomically
+from components.staging import write_atomically, write_twice
 from pipeline import console as console_lines
 from pipeline import mounts, pipeline
 from pipeline import nodes as node_names
@@ -99,9 +99,9 @@ def run(
         record, preset, str(records.folder), time.monotonic() - started, _served_version(root)
     )
     text = json.dumps(dataclasses.asdict(summary), indent=2) + "\n"
-    write_atomically(root.summary(summary.run_id), text)
+    write_twice(root.summary(summary.run_id), text)
     root.latest_report.unlink(missing_ok=True)  # an earlier run's must not stand beside this one's summary
-    write_atomically(root.latest_summary, text)
+    write_twice(root.latest_summary, text)
     write_after_run(root, summary.run_id, console)
     track_after_run(root, summary.run_id, console)
     return summary

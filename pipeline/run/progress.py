@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from components.staging import read_either
 from pipeline.root import Root
 
 # TFX's own words, by which the runner is followed without a copy of its loop.
@@ -249,7 +250,7 @@ def expected_seconds(root: Root, preset: str) -> dict[str, float]:
     longest: dict[str, float] = {}
     for path in root.path.glob("runs/*/summary.json"):
         try:
-            summary = json.loads(path.read_text())
+            summary = json.loads(read_either(path))
         except (OSError, ValueError):
             continue  # only an estimate is lost
         if summary.get("preset") == preset:

@@ -9,7 +9,8 @@ import json
 import pathlib
 from typing import Any
 
-from components.staging import read_either, write_twice
+from components.staging import is_cut, read_either, write_twice
+from pipeline.root import Root
 
 ACCEPTED, REFUSED, EXCLUDED, TOO_OLD = "accepted", "refused", "excluded", "too old"
 UNFINISHED, PUSHED, NOT_PUSHED, FAILED = "unfinished", "pushed", "refused", "failed"
@@ -114,9 +115,11 @@ class Ledger:
         except FileNotFoundError:
             return cls(path)
         except (ValueError, TypeError, KeyError) as error:
+            way = "move it away to begin with all spans anew"
+            if is_rebuildable(path):
+                way = "let the next `byol retrain` make it again from ML Metadata"
             raise ValueError(
-                f"{path} is not a ledger of `byol retrain`: {error}. Restore it from a backup, or move it away to "
-                "begin with all spans anew."
+                f"{path} is not a ledger of `byol retrain`: {error}. Restore it from a backup, or {way}."
             ) from error
 
     def save(self) -> None:
@@ -168,6 +171,14 @@ class Ledger:
         """Untrained spans that no training, given up ones included, was ever begun for."""
         begun = {span for t in self.trainings for span in t.window}
         return [span for span in self.untrained() if span not in begun]
+
+
+def is_rebuildable(path: pathlib.Path) -> bool:
+    """Whether there was a ledger, both copies have lost their end, and the root has the metadata store of its runs."""
+    try:
+        return is_cut(read_either(path)) and Root(path.parent.parent).metadata.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def now() -> str:

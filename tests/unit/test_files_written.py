@@ -42,6 +42,39 @@ WRITES = {
     "trainer/probe/run_fn.py": _OUTPUT,
 }
 
+_FOR_PEOPLE = "for people to look at, or asked for: nothing is decided by it"
+# Every place that writes one copy and no second, and what happens where a file system empties it all the same.
+ONCE = {
+    "components/serving/serving_folder.py": "second copies of `serving.json`, whose names say the highest number",
+    "components/staging.py": "the one place",
+    "kubeflow/compiled.py": _FOR_PEOPLE,
+    "kubeflow/failures.py": _FOR_PEOPLE,
+    "kubeflow/new_data.py": "without its mark a span is looked at once more, and found done",
+    "pipeline/cli.py": "a marker is empty",
+    "pipeline/past/commands.py": _FOR_PEOPLE,
+    "pipeline/past/dashboard.py": _FOR_PEOPLE,
+    "pipeline/report/projector.py": _FOR_PEOPLE,
+    "pipeline/report/write.py": _FOR_PEOPLE,
+    "pipeline/retrain/notices.py": "what the hook was told of odd things: it is told again",
+    "pipeline/retrain/outbox.py": "a draft: a person's decision stands, its event is not told",
+    "pipeline/retrain/vital_signs.py": "gauges begin anew and a counter at zero, as Prometheus expects of it",
+    "pipeline/run/local_runner.py": "a data set's schema, written before each run",
+    "pipeline/schedule/systemd.py": "systemd refuses an empty unit by name; the same command writes it again",
+    "pipeline/use/embeddings.py": _FOR_PEOPLE,
+    "trainer/byol/checkpoint.py": "its digest says so, and the checkpoint before it is taken",
+}
+
+
+def _calls(*names: str) -> set[str]:
+    """The files in which a function of that name is called."""
+    return {
+        str(path.relative_to(PROJECT))
+        for folder in FOLDERS
+        for path in (PROJECT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in names
+    }
+
 
 def _writes(call: ast.Call) -> bool:
     """Whether a call makes, replaces or renames a file."""
@@ -52,7 +85,7 @@ def _writes(call: ast.Call) -> bool:
         return any(re.fullmatch("[wax]b?[+]?b?|r[+]b?|[wax]t", mode) for mode in modes)
     if name == "replace":  # a path's has one argument, a text's has two
         return len(call.args) == 1 and not call.keywords
-    return name in ("write_text", "write_bytes", "rename")
+    return name in ("write_text", "write_bytes", "rename", "touch")
 
 
 def test_whoever_writes_a_file_says_how_it_survives_a_power_cut():
@@ -64,3 +97,13 @@ def test_whoever_writes_a_file_says_how_it_survives_a_power_cut():
         if isinstance(node, ast.Call) and _writes(node)
     }
     assert wrote == set(WRITES)
+
+
+def test_whoever_writes_one_copy_says_what_happens_without_it():
+    assert _calls("write_atomically", "written_whole") == set(ONCE)
+
+
+def test_what_is_written_twice_is_read_where_it_was_written():
+    """Whoever reads a file of `write_twice` by itself would miss the copy."""
+    twice = _calls("write_twice") - {"components/staging.py"}
+    assert twice <= _calls("read_either") | {"pipeline/run/local_runner.py", "kubeflow/entrypoint.py"}

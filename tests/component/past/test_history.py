@@ -12,13 +12,15 @@ import pytest
 from typer.testing import CliRunner
 
 from components.serving import serving_folder
-from pipeline import cli
+from components.staging import copy_of, write_twice
+from pipeline import cli, refusal
 from pipeline.past import commands, history, history_plot, lineage, prune, store_graph
 from pipeline.past.prune import PrunePolicy
 from pipeline.past.store_graph import StoreGraph
 from pipeline.report import write
+from pipeline.retrain import rebuilding
 from pipeline.root import Root
-from pipeline.spans import ledger
+from pipeline.spans import arrivals, ledger
 from pipeline.spans.ledger import Ledger, SpanRecord, Training
 from tests.component import small_root
 from tests.component.small_root import Plan
@@ -480,3 +482,57 @@ def test_the_disk_is_bounded_over_many_retrainings(tmp_path):
         prune.prune(root, PrunePolicy(keep_runs=1, keep_spans=2))
         counts.append(len(folders(root)))
     assert counts[2] == counts[3] == counts[4]
+
+
+@pytest.mark.parametrize("cut", ["", "\0" * 40, '{"format": 1, "spans": {"1"'])
+def test_a_ledger_of_which_both_copies_were_lost_is_made_again(root, data, cut):
+    first, second = versions(root)
+    Ledger(root.ledger).mark(1, ledger.ACCEPTED, "f")
+    for path in (root.ledger, copy_of(root.ledger)):
+        path.write_text(cut)
+    with pytest.raises(ValueError, match="let the next `byol retrain` make it again from ML Metadata"):
+        Ledger.load(root.ledger)
+    assert ledger.is_rebuildable(root.ledger)
+    rebuilding.rebuilt(root, data).save()
+    known = Ledger.load(root.ledger)
+    assert {number: (span.state, span.compared) for number, span in known.spans.items()} == {
+        1: ("accepted", []),
+        2: ("accepted", [1]),
+        3: ("accepted", [1, 2]),
+        4: ("refused", []),
+    }
+    assert "AnomalyGate" in known.spans[4].reason
+    for number in (1, 2, 3):
+        assert known.spans[number].fingerprint == arrivals.fingerprint(data / f"span-{number}")
+        assert known.spans[number].seal == arrivals.seal(data / f"span-{number}")
+    told = [(t.window, t.new, t.outcome, t.version, t.accuracy, t.told) for t in known.trainings]
+    assert told == [
+        ([1], [1], "pushed", first, 0.9, True),
+        ([1, 2], [2], "pushed", second, 0.95, True),
+        ([2, 3], [3], "refused", None, 0.5, False),
+    ]
+    graph: Any = StoreGraph(root.metadata)
+    makers = [graph.maker(number) for number in (known.trainings[1].parent, known.trainings[1].baseline)]
+    assert [maker.node for maker in makers] == ["Pretrainer", "LinearProbe"]
+    assert known.trainings[1].parent_version == first
+    assert (known.unheard(), known.unfinished()) == ([], None)
+
+
+def test_a_span_that_is_another_one_by_now_is_not_taken_for_the_one_that_was_read(root, data, tmp_path):
+    """It stays accepted, as what was read then, and is told to have changed."""
+    shutil.copytree(data, tmp_path / "data")
+    (tmp_path / "data" / "span-2" / "data_batch_1.bin").write_text("other pictures")
+    known = rebuilding.rebuilt(root, tmp_path / "data")
+    assert (known.spans[2].state, known.spans[2].fingerprint) == ("accepted", "")
+    assert known.spans[1].fingerprint == arrivals.fingerprint(tmp_path / "data" / "span-1")
+
+
+def test_a_summary_that_was_emptied_is_read_from_its_copy_and_without_it_the_store_is_asked(root):
+    run = str(history.history(root).runs[2].run_id)
+    write_twice(root.summary(run), json.dumps({"random_encoder_linear_accuracy": 0.25, "missed": []}) + "\n")
+    root.summary(run).write_text("")
+    assert history.history(root).runs[2].random_encoder_accuracy == 0.25
+    copy_of(root.summary(run)).write_text("")
+    assert history.history(root).runs[2].random_encoder_accuracy is None
+    assert history.history(root).runs[2].accuracy == 0.5
+    assert refusal.recorded(root, run) == ()

@@ -1,10 +1,12 @@
 """What `byol retrain` tells the outside, whatever comes of it: a real hook, real files, real locks; no training."""
 
+import contextlib
 import datetime as dt
 import json
 import os
 import pathlib
 import signal
+import sqlite3
 import sys
 from unittest import mock
 
@@ -14,7 +16,7 @@ from typer.testing import CliRunner
 
 from components.serving import serving_folder
 from pipeline import cli
-from pipeline.retrain import retraining
+from pipeline.retrain import rebuilding, retraining
 from pipeline.root import Root
 from pipeline.run import engine
 from pipeline.spans import arrivals, ledger
@@ -452,3 +454,27 @@ def test_an_event_told_again_after_a_kill_has_the_id_that_it_had(call, tmp_path,
     ids = [event["id"] for event in told(tmp_path) if event["reason"] == "too low"]
     assert len(ids) == 2
     assert len(set(ids)) == 1
+
+
+def test_a_ledger_that_a_cut_took_is_whole_before_anything_is_decided(call, tmp_path, monkeypatch):
+    root, data = Root(tmp_path / "root"), tmp_path / "spans"
+    root.ledger.parent.mkdir(parents=True)
+    root.ledger.write_text("")
+    with contextlib.closing(sqlite3.connect(root.metadata)) as store:
+        store.execute("CREATE TABLE Execution (id INT)")
+
+    def rebuilt(place: Root, spans: pathlib.Path) -> Ledger:
+        known = Ledger(place.ledger, trainings=[ledger.Training([1, 2], [1, 2], "never", None, None, None)])
+        known.trainings[0].outcome, known.trainings[0].told = ledger.PUSHED, False
+        for number in (1, 2):
+            fingerprint = arrivals.fingerprint(spans / f"span-{number}")
+            known.spans[number] = ledger.SpanRecord(ledger.ACCEPTED, "", fingerprint, ledger.now())
+        return known
+
+    monkeypatch.setattr(rebuilding, "rebuilt", rebuilt)
+    said = call(None).output
+    assert "was lost in a power cut; made again from ML Metadata: 2 spans and 1 trainings." in said
+    assert f"Nothing new in {data}." in said.replace("\n", "")
+    assert [event["kind"] for event in told(tmp_path)] == ["pushed"]
+    assert Ledger.load(root.ledger).untold().trainings == []
+    assert "made again" not in call(None).output
