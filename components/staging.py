@@ -16,25 +16,22 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def staged_folder(target: pathlib.Path) -> Iterator[pathlib.Path]:
+def staged_folder(target: pathlib.Path, within: pathlib.Path | None = None) -> Iterator[pathlib.Path]:
     """Yields a temporary folder beside `target`, and renames it to `target` if the block succeeds.
 
     On any error, an interrupt included, the temporary folder is removed and `target` is as it was.
 
     Args:
         target: the folder to make; it may exist if it is empty.
+        within: an existing folder of the same file system, for the temporary one.
 
     Raises:
         ValueError: `target` is a file or a folder that holds something.
         OSError: no write permission, or a full disk.
     """
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise ValueError(
-            f"Cannot write a data set to {target}: it exists and is not an empty folder. "
-            "Name another folder, or remove this one."
-        )
+    check_free(target)
     make_folder(target.parent)
-    staging = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    staging = pathlib.Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=within or target.parent))
     try:
         yield staging
         staging.chmod(0o755)  # mkdtemp makes folders that only their owner can read
@@ -43,6 +40,19 @@ def staged_folder(target: pathlib.Path) -> Iterator[pathlib.Path]:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     sync_folder(target.parent)
+
+
+def check_free(target: pathlib.Path) -> None:
+    """Checks that a folder can be made.
+
+    Raises:
+        ValueError: it is a file or a folder that holds something.
+    """
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise ValueError(
+            f"Cannot write a data set to {target}: it exists and is not an empty folder. "
+            "Name another folder, or remove this one."
+        )
 
 
 @contextlib.contextmanager

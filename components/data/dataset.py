@@ -7,14 +7,15 @@ strictly. No TensorFlow.
 
 import dataclasses
 import json
-import pathlib
 from typing import Any
 
 from components.data import features
+from components.data.beam_path import Place
 
 FILE = "dataset.json"
 NAMES_FILE = "batches.meta.txt"  # a name a line, as in CIFAR-10's binary version
 DESCRIPTIONS = (FILE, NAMES_FILE)
+UNFINISHED_FILE = "_UNFINISHED"  # beside records that are still being written where no folder can be renamed
 UNLABELLED = -1  # the label of a row that has none
 
 _MAX_FILE_BYTES = 4 * 1024 * 1024
@@ -160,13 +161,15 @@ def from_names(text: bytes) -> DataSet:
     )
 
 
-def read(folder: pathlib.Path) -> DataSet:
+def read(folder: Place) -> DataSet:
     """The data set whose records lie in `folder`: what `dataset.json` says there, or else `batches.meta.txt`, or CIFAR-10.
 
     Raises:
-        ValueError: the file is none that describes a data set.
+        ValueError: the file is none that describes a data set, or not all of the records are there yet.
         OSError: it cannot be read.
     """
+    if (folder / UNFINISHED_FILE).exists():
+        raise ValueError(unfinished(str(folder)))
     for name, understood, help_ in (
         (FILE, lambda text: from_json(text or b" "), "`byol data import` writes such a file."),
         (NAMES_FILE, from_names, "It is a name a line; correct it, or remove it if the classes are CIFAR-10's."),
@@ -183,6 +186,14 @@ def read(folder: pathlib.Path) -> DataSet:
         except ValueError as error:
             raise ValueError(f"{path} describes no data set: {error}. {help_}") from error
     return CIFAR10
+
+
+def unfinished(folder: str) -> str:
+    """What is said of a folder in which there is an UNFINISHED_FILE."""
+    return (
+        f"{folder} is a data set that is not whole: its import is at work, or was ended. Wait for it, or give the same "
+        "command again."
+    )
 
 
 def _check_kind(name: str, value: Any, kind: type) -> None:

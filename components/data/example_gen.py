@@ -182,8 +182,10 @@ def _described(folder: str, expected: DataSet) -> DataSet:
     """The description beside the records, whose classes and size must be those that the pipeline was made for.
 
     Raises:
-        ValueError: it is another data set.
+        ValueError: it is another data set, or not whole.
     """
+    if FileSystems.exists(os.path.join(folder, dataset.UNFINISHED_FILE)):
+        raise ValueError(dataset.unfinished(folder))
     text = _read_if_there(os.path.join(folder, dataset.FILE))
     names = b"" if text else _read_if_there(os.path.join(folder, dataset.NAMES_FILE))
     found = dataset.from_json(text) if text else dataset.from_names(names)

@@ -14,6 +14,8 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+from components.data.beam_path import Place
+
 TRAIN, TEST = "train", "test"
 UNLABELLED_FOLDERS = ("unlabelled", "unlabeled")
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -30,12 +32,12 @@ class Found:
         split: TRAIN or TEST; None where the layout does not say.
     """
 
-    path: pathlib.Path
+    path: Place
     label: str | None
     split: str | None = None
 
 
-def find(source: pathlib.Path) -> list[Found]:
+def find(source: Place) -> list[Found]:
     """Everything in `source` that may be a picture; hidden files and those of file managers are left alone.
 
     Raises:
@@ -63,7 +65,7 @@ def find(source: pathlib.Path) -> list[Found]:
     return found
 
 
-def _in_folder(folder: pathlib.Path, split: str | None) -> Iterator[Found]:
+def _in_folder(folder: Place, split: str | None) -> Iterator[Found]:
     tables = [folder / name for name in TABLES if (folder / name).is_file()]
     if tables:
         yield from _in_table(tables[0], split)
@@ -79,8 +81,8 @@ def _in_folder(folder: pathlib.Path, split: str | None) -> Iterator[Found]:
         yield from (Found(file, label, split) for file in files)
 
 
-def _in_table(table: pathlib.Path, split: str | None) -> Iterator[Found]:
-    labels: dict[pathlib.Path, str | None] = {}
+def _in_table(table: Place, split: str | None) -> Iterator[Found]:
+    labels: dict[Place, str | None] = {}
     for number, row in enumerate(_rows(table), start=1):
         name = row.get("file_name")
         if not isinstance(name, str) or not name:
@@ -98,7 +100,7 @@ def _in_table(table: pathlib.Path, split: str | None) -> Iterator[Found]:
     yield from (Found(path, label, split) for path, label in labels.items())
 
 
-def _rows(table: pathlib.Path) -> Iterator[dict[str, Any]]:
+def _rows(table: Place) -> Iterator[dict[str, Any]]:
     try:
         if table.suffix == ".csv":
             with table.open(newline="", encoding="utf-8-sig") as file:
@@ -114,22 +116,24 @@ def _rows(table: pathlib.Path) -> Iterator[dict[str, Any]]:
         else:
             import pyarrow.parquet as pq
 
-            yield from pq.read_table(table, columns=["file_name", "label"]).to_pylist()
+            with table.open("rb") as file:
+                yield from pq.read_table(file, columns=["file_name", "label"]).to_pylist()
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{table} cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
+def _entries(folder: Place) -> list[Any]:
+    paths: Iterator[Any] = folder.iterdir()
     return sorted(
         path
-        for path in folder.iterdir()
+        for path in paths
         if not path.name.startswith(".")
         and path.name.lower() not in _NO_PICTURES
         and (path.is_dir() or path.is_file())
     )
 
 
-def files_below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+def files_below(folder: Place) -> Iterator[Any]:
     """Every file in a folder and its folders, in order of name, but hidden ones and those of file managers."""
     for path in _entries(folder):
         if path.is_dir():

@@ -1,32 +1,28 @@
 """Folders of pictures -> a data set that describes itself: records, `dataset.json`, and what was left out.
 
 Files are decoded by several processes, in an order drawn from their names, and written as they come, so memory does not
-grow with their number. The data set appears complete or not at all.
+grow with their pixels. The data set appears complete or not at all; what a killed import decoded is not decoded again.
+Source and data set may lie on any file system that Beam knows (docs/decisions/0018-imports-that-go-on.md).
 """
 
 import collections
-import concurrent.futures
 import dataclasses
-import functools
-import hashlib
 import json
-import multiprocessing
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import IO
 
 import numpy as np
 
-from components import staging
-from components.data import cifar10, dataset, features
+from components.data import cifar10, dataset, decoded_parts, features, made_whole
+from components.data.beam_path import BeamPath, Place
 from components.data.dataset import DataSet
 from components.data.picture_folders import TEST, TRAIN, Found, find
-from components.data.pictures import BACKGROUND, PictureError, read_picture
+from components.data.pictures import BACKGROUND
 
 RECORD_FILE = "import.json"
-SUCCESS_FILE = "_SUCCESS"
+SUCCESS_FILE = made_whole.SUCCESS_FILE
 _FILE_BYTES = 64 * 1024 * 1024  # of a record file, about
-_CHUNK = 16  # files that a process is given at once
 _SHOWN = 3
 _HASH_RANGE = 2**32
 
@@ -75,7 +71,7 @@ class Imported:
         unreadable: reason by file.
     """
 
-    folder: pathlib.Path
+    folder: Place
     data_set: DataSet
     train: list[int]
     test: list[int]
@@ -85,8 +81,8 @@ class Imported:
 
 
 def import_pictures(
-    source: pathlib.Path,
-    out: pathlib.Path,
+    source: Place,
+    out: Place,
     settings: ImportSettings,
     span: int | None = None,
     progress: Progress | None = None,
@@ -95,7 +91,8 @@ def import_pictures(
 
     Args:
         source: laid out as `picture_folders` says.
-        out: made; may be there if it is empty, or if a span is added to it.
+        out: made; may be there if it is empty, or if a span is added to it. Decoded pictures are kept in
+            `made_whole.work_folder` until it is whole.
         settings: how.
         span: number of the span to write; None for a data set without spans. Later spans have the classes and the size
             of the first; `_SUCCESS` is there when all else is.
@@ -103,17 +100,17 @@ def import_pictures(
 
     Raises:
         ValueError: the pictures are none, contradict each other, cannot be read in too large a share, or leave a class
-            without a picture on one side. Nothing is written then.
-        OSError: no permission, or a full disk; nothing is left behind.
+            without a picture on one side; or another import makes the same data set. There is no data set then.
+        OSError: no permission, or a full disk. There is no data set, and the same call goes on.
     """
     found = find(source)
     target = out if span is None else out / f"{cifar10.SPAN_FOLDER}{span}"
     described = _describe(found, settings, _earlier(out) if span is not None else None)
     classes = described.classes
     imported = Imported(target, described, [0] * classes, [0] * classes)
-    with staging.staged_folder(target) as staged:
+    with made_whole.work(target) as work, made_whole.made(target, work) as staged:
         with _Writer(staged, described) as writer:
-            _write_all(found, settings, imported, writer, progress)
+            _write_all(found, settings, imported, writer, work, progress)
         _check(found, imported, settings, complete=span is None)
         (staged / dataset.FILE).write_text(described.to_json() + "\n", encoding="utf-8")
         (staged / RECORD_FILE).write_text(_record(source, imported, settings), encoding="utf-8")
@@ -130,9 +127,17 @@ def is_test(content_hash: bytes, share: float) -> bool:
     return int(content_hash[8:16], 16) < share * _HASH_RANGE
 
 
-def _earlier(out: pathlib.Path) -> DataSet | None:
+def _earlier(out: Place) -> DataSet | None:
     """The description of the latest span in `out`; None for the first."""
-    numbers = cifar10.span_numbers(out) if out.is_dir() else []
+    if isinstance(out, BeamPath):
+        whole = [
+            path.name.removeprefix(cifar10.SPAN_FOLDER)
+            for path in out.glob(f"{cifar10.SPAN_FOLDER}*")
+            if not (path / dataset.UNFINISHED_FILE).exists()
+        ]
+        numbers = sorted(int(number) for number in whole if number.isdecimal())
+    else:
+        numbers = cifar10.span_numbers(out) if out.is_dir() else []
     return dataset.read(out / f"{cifar10.SPAN_FOLDER}{numbers[-1]}") if numbers else None
 
 
@@ -194,14 +199,18 @@ def _write_all(
     settings: ImportSettings,
     imported: Imported,
     writer: _Writer,
+    work: Place,
     progress: Progress | None,
 ) -> None:
     label_of = {name: number for number, name in enumerate(imported.data_set.label_names)}
     has_test = any(file.split == TEST for file in found)
     seen: dict[bytes, Found] = {}
     # Of equal pictures the labelled one is kept, so those come first; among them the order is drawn from the names.
-    ordered = sorted(found, key=lambda file: (file.label is None, _drawn(file.path)))
-    for done, (file, image, reason) in enumerate(_decoded(ordered, settings), start=1):
+    ordered = decoded_parts.in_drawn_order(found)
+    rows = decoded_parts.decoded(
+        ordered, settings.height, settings.width, settings.background, settings.workers, work
+    )
+    for done, (file, image, reason) in enumerate(rows, start=1):
         if progress:
             progress(done, len(ordered))
         if image is None:
@@ -237,34 +246,6 @@ def _check_equal(file: Found, other: Found) -> None:
         )
 
 
-def _drawn(path: pathlib.Path) -> bytes:
-    return hashlib.blake2b(str(path).encode("utf-8", "surrogateescape"), digest_size=8).digest()
-
-
-def _decoded(
-    files: Sequence[Found], settings: ImportSettings
-) -> Iterator[tuple[Found, np.ndarray | None, str]]:
-    """Each file in order with its pixels, or with the reason why there are none."""
-    decode = functools.partial(_decode, settings)
-    if settings.workers == 1:
-        yield from ((file, *decode(file.path)) for file in files)
-        return
-    context = multiprocessing.get_context("spawn")
-    window = settings.workers * _CHUNK * 4  # decoded ahead of the writer, at most
-    with concurrent.futures.ProcessPoolExecutor(settings.workers, mp_context=context) as pool:
-        for start in range(0, len(files), window):
-            part = files[start : start + window]
-            results = pool.map(decode, [file.path for file in part], chunksize=_CHUNK)
-            yield from ((file, *result) for file, result in zip(part, results, strict=True))
-
-
-def _decode(settings: ImportSettings, path: pathlib.Path) -> tuple[np.ndarray | None, str]:
-    try:
-        return read_picture(path, settings.height, settings.width, settings.background), ""
-    except PictureError as error:
-        return None, str(error)
-
-
 def _check(found: Sequence[Found], imported: Imported, settings: ImportSettings, complete: bool) -> None:
     share = len(imported.unreadable) / len(found)
     if share > settings.maximum_unreadable:
@@ -284,7 +265,7 @@ def _check(found: Sequence[Found], imported: Imported, settings: ImportSettings,
             )
 
 
-def _record(source: pathlib.Path, imported: Imported, settings: ImportSettings) -> str:
+def _record(source: Place, imported: Imported, settings: ImportSettings) -> str:
     told = {
         "source": str(source),
         "train": dict(zip(imported.data_set.label_names, imported.train, strict=True)),

@@ -14,6 +14,8 @@ import zlib
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from components.data.beam_path import Place
+
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # a JPEG with further pictures behind it is one too
 BACKGROUND = (255, 255, 255)  # what shows through where a picture is transparent
 MAX_PIXELS = 80_000_000  # 240 MB decoded, after a JPEG's own reduction
@@ -50,7 +52,7 @@ class PictureError(ValueError):
 
 
 def read_picture(
-    source: pathlib.Path | bytes,
+    source: Place | bytes,
     height: int,
     width: int,
     background: tuple[int, int, int] = BACKGROUND,
@@ -119,7 +121,7 @@ def _opened(data: bytes) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = guard
 
 
-def _bytes(path: pathlib.Path) -> bytes:
+def _bytes(path: Place) -> bytes:
     try:
         if not path.is_file():
             raise PictureError("there is no such file")

@@ -25,12 +25,12 @@ def register(data_app: typer.Typer) -> None:
 
 def import_(
     source: Annotated[
-        pathlib.Path,
+        str,
         typer.Argument(
             help="Folder with a folder a class, pictures without a label beside them, or a table."
         ),
     ],
-    out: Annotated[pathlib.Path, typer.Argument(help="The data set to make, for `byol run --data`.")],
+    out: Annotated[str, typer.Argument(help="The data set to make, for `byol run --data`.")],
     size: Annotated[
         str, typer.Option(help="Of every picture in pixels: 64, or 48x64 (height x width).")
     ] = "32",
@@ -45,9 +45,11 @@ def import_(
 ) -> None:
     """Make a data set of your own pictures: class folders, pictures without labels, train/ and test/, or a table.
 
-    JPEG, PNG, WebP, BMP, GIF and TIFF files are read, upright; what cannot be read is named and left out.
+    JPEG, PNG, WebP, BMP, GIF and TIFF files are read, upright; what cannot be read is named and left out. Folders are
+    of this machine, or addresses that Beam knows, such as gs://bucket/photos. The same command goes on where it was.
     """
     from components.data import picture_import
+    from components.data.beam_path import place
 
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
@@ -59,21 +61,38 @@ def import_(
                 height=height,
                 width=width,
                 test_share=test_share,
-                name=out.absolute().name,
+                name=out.rstrip("/").rpartition("/")[2]
+                if "://" in out
+                else pathlib.Path(out).absolute().name,
                 pictures=about,
                 maximum_unreadable=maximum_unreadable,
                 workers=os.cpu_count() or 1,
             )
             imported = picture_import.import_pictures(
-                source, out, settings, span, lambda done, total: bar.update(task, completed=done, total=total)
+                place(source),
+                place(out),
+                settings,
+                span,
+                lambda done, total: bar.update(task, completed=done, total=total),
             )
         except (ValueError, OSError) as error:
-            stop(str(error))
+            stop(f"{error}{_kept(out, span)}")
         except KeyboardInterrupt:
-            stop("Interrupted; nothing was written.", _INTERRUPTED)
+            stop(f"Interrupted. The same command goes on.{_kept(out, span)}", _INTERRUPTED)
     for path, reason in imported.unreadable.items():
         typer.echo(f"Left out: {path}: {reason}.", err=True)
     _tell(imported, out)
+
+
+def _kept(out: str, span: int | None) -> str:
+    """Where decoded pictures of an import of this machine are that did not end, if there are any."""
+    from components.data import cifar10, made_whole
+
+    target = pathlib.Path(out) if span is None else pathlib.Path(out) / f"{cifar10.SPAN_FOLDER}{span}"
+    folder = made_whole.work_folder(target)
+    if not isinstance(folder, pathlib.Path) or not folder.is_dir():
+        return ""
+    return f" What was decoded is kept in {folder}; remove it if you will not import this again."
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -90,7 +109,7 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[-1])
 
 
-def _tell(imported: "Imported", out: pathlib.Path) -> None:
+def _tell(imported: "Imported", out: str) -> None:
     train, test, data_set = sum(imported.train), sum(imported.test), imported.data_set
     typer.echo(
         f"{imported.folder}: {data_set.classes} classes at {data_set.height}x{data_set.width} pixels; {train} labelled "

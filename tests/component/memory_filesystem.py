@@ -8,8 +8,19 @@ from apache_beam.io.filesystem import CompressionTypes, FileMetadata, FileSystem
 FILES: dict[str, bytes] = {}
 
 
+class _Written(io.BytesIO):
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def close(self):
+        if not self.closed:
+            FILES[self.path] = self.getvalue()
+        super().close()
+
+
 class MemoryFileSystem(FileSystem):
-    """Serves `FILES` under the scheme "mem"; read-only."""
+    """Serves `FILES` under the scheme "mem"; a file is there when it is closed, and there are no folders."""
 
     @classmethod
     def scheme(cls):
@@ -28,8 +39,19 @@ class MemoryFileSystem(FileSystem):
         del mime_type, compression_type
         return io.BytesIO(FILES[path])
 
-    def _unsupported(self, *arguments, **named):
-        raise NotImplementedError(f"read-only: {arguments} {named}")
+    def create(self, path, mime_type="", compression_type=CompressionTypes.AUTO):
+        del mime_type, compression_type
+        return _Written(path)
 
-    join = split = mkdirs = has_dirs = create = copy = rename = delete = _unsupported
-    exists = size = last_updated = checksum = metadata = _list = _unsupported
+    def exists(self, path):
+        return path in FILES
+
+    def delete(self, paths):
+        for path in paths:
+            del FILES[path]
+
+    def _unsupported(self, *arguments, **named):
+        raise NotImplementedError(f"not here: {arguments} {named}")
+
+    join = split = mkdirs = has_dirs = copy = rename = _unsupported
+    size = last_updated = checksum = metadata = _list = _unsupported

@@ -12,6 +12,9 @@ _STAGED = "in a staged folder, which is synced before it gets its name"
 WRITES = {
     "components/data/anomaly_gate.py": _OUTPUT,
     "components/data/archive.py": _STAGED,
+    "components/data/decoded_parts.py": "into the temporary file of written_whole; elsewhere its checksums tell",
+    "components/data/made_whole.py": _STAGED
+    + "; elsewhere whole files, and a marker until the last one is there",
     "components/data/picture_import.py": _STAGED,
     "components/data/public_sets.py": _STAGED
     + "; what is unpacked to be read once lies in a temporary folder",
@@ -45,6 +48,7 @@ WRITES = {
 _FOR_PEOPLE = "for people to look at, or asked for: nothing is decided by it"
 # Every place that writes one copy and no second, and what happens where a file system empties it all the same.
 ONCE = {
+    "components/data/decoded_parts.py": "its checksums say so, and the pictures are decoded again",
     "components/serving/serving_folder.py": "second copies of `serving.json`, whose names say the highest number",
     "components/staging.py": "the one place",
     "kubeflow/compiled.py": _FOR_PEOPLE,

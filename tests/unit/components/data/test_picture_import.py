@@ -1,12 +1,16 @@
 """Folders of pictures become data sets, whole or not at all."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from components.data import cifar10, dataset, features, picture_import
+from components.data import cifar10, dataset, decoded_parts, features, made_whole, picture_import, pictures
 from components.data.picture_folders import find
 from components.data.picture_import import ImportSettings, import_pictures
 
@@ -170,3 +174,75 @@ def test_a_share_of_the_hashes_is_held_out():
     assert np.mean(held) == pytest.approx(0.25, abs=0.04)
     within = [features.is_holdout(name) for name, out in zip(hashes, held, strict=True) if out]
     assert np.mean(within) == pytest.approx(0.1, abs=0.04)
+
+
+_KILLED = """
+import os, pathlib, signal, sys
+from components.data import decoded_parts
+from components.data.picture_import import ImportSettings, import_pictures
+decoded_parts.PART_FILES = 8
+kill = lambda done, total: done == 21 and os.kill(os.getpid(), signal.SIGKILL)
+settings = ImportSettings(height=12, width=16, test_share=0.3, workers=1)
+import_pictures(*map(pathlib.Path, sys.argv[1:3]), settings, progress=kill)
+"""
+
+
+@pytest.fixture
+def decoding(monkeypatch):
+    """The files that are decoded, in parts of eight."""
+    seen = []
+
+    def read(path, *how):
+        seen.append(path)
+        return pictures.read_picture(path, *how)
+
+    monkeypatch.setattr(decoded_parts, "PART_FILES", 8)
+    monkeypatch.setattr(decoded_parts, "read_picture", read)
+    return seen
+
+
+def test_a_killed_import_goes_on_and_decodes_nothing_twice(source, tmp_path, decoding):
+    import_pictures(source, tmp_path / "whole", SETTINGS)
+    assert len(decoding) == 45
+    decoding.clear()
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(source), str(tmp_path / "out")],
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()  # half a data set is none
+    kept = list((tmp_path / ".out.import").glob("*.npz"))
+    assert len(kept) == 2
+    kept[0].write_bytes(kept[0].read_bytes()[:-30])  # the machine died while this one was written
+    import_pictures(source, tmp_path / "out", SETTINGS)
+    assert len(decoding) == 45 - 8
+    for path in (tmp_path / "whole").iterdir():
+        if path.name != dataset.FILE:  # the name of the data set is in it
+            assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_mended_source_is_decoded_again_only_near_what_changed(source, tmp_path, decoding, monkeypatch):
+    monkeypatch.setattr(decoded_parts, "PART_FILES", 1000)
+    monkeypatch.setattr(decoded_parts, "_ENDS_ONE_IN", 4)
+    _picture(source / "été" / "other.png", 0)
+    with pytest.raises(ValueError, match="one picture with two labels"):
+        import_pictures(source, tmp_path / "out", SETTINGS)
+    before = len(decoding)
+    (source / "été" / "other.png").unlink()
+    import_pictures(source, tmp_path / "out", SETTINGS)
+    assert len(decoding) - before < 45
+    assert not made_whole.work_folder(tmp_path / "out").exists()
+
+
+def test_two_imports_of_one_data_set_exclude_each_other(source, tmp_path):
+    with made_whole.work(tmp_path / "out"), pytest.raises(ValueError, match="Another import is at work in"):
+        import_pictures(source, tmp_path / "out", SETTINGS)
+
+
+def test_records_beside_the_mark_of_an_unfinished_import_are_refused(source, tmp_path):
+    import_pictures(source, tmp_path / "out", SETTINGS)
+    (tmp_path / "out" / dataset.UNFINISHED_FILE).touch()
+    with pytest.raises(ValueError, match="a data set that is not whole"):
+        cifar10.inspect_folder(tmp_path / "out")
