@@ -129,8 +129,8 @@ class Root:
 
         Raises:
             OSError: the folder cannot be written, or is an object store.
-            ValueError: what ML Metadata keeps there cannot be used, or TFX would take the folder's name for something
-                else.
+            ValueError: what ML Metadata keeps there cannot be used, or is of a clock ahead of this one, or TFX would
+                take the folder's name for something else.
         """
         _check_name(self.path)
         there = next(place for place in (self.path, *self.path.parents) if place.exists())
@@ -141,6 +141,7 @@ class Root:
             if os.path.lexists(folder):
                 _check_folder(folder, os.R_OK | os.W_OK | os.X_OK)
         store_file.check(self.metadata)
+        store_file.check_clock(self.metadata)
         if self.metadata.exists() and not os.access(self.metadata, os.W_OK, effective_ids=True):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.metadata))
 

@@ -535,7 +535,8 @@ def _retire(root: pathlib.Path, keep_versions: int, retire_after_seconds: float)
     now = time.time()
     beyond = max(len(present) - keep_versions, 0)
     for version, successor in list(itertools.pairwise(present))[:beyond]:
-        superseded = now - successor.published_at
+        # A time that lies ahead is of a clock that was mended since, and says nothing of how long ago that was.
+        superseded = abs(now - successor.published_at)
         if version == target or superseded < retire_after_seconds:
             continue
         retired = root / f"{_RETIRED_PREFIX}{secrets.token_hex(8)}"
@@ -662,7 +663,7 @@ def _locked(root: pathlib.Path, timeout_seconds: float) -> Iterator[None]:
 def _owner(path: pathlib.Path) -> str:
     try:
         owner = json.loads(path.read_text(encoding="utf-8"))
-        age = time.time() - owner["since"]
+        age = max(time.time() - owner["since"], 0)
         return f"process {owner['pid']} on {owner['host']}, for {age:.0f} s"
     except (ValueError, KeyError):
         return "which has not yet written its name"

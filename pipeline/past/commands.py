@@ -52,6 +52,7 @@ def register(app: typer.Typer) -> None:
     app.command()(lineage)
     app.command()(prune)
     app.command()(dashboard)
+    app.command("mend-clock")(mend_clock)
 
 
 def history(
@@ -152,6 +153,22 @@ def dashboard(
         typer.echo(f"Wrote {page.write(place, out or place.path / page.FILE)}.")
     except (ValueError, OSError) as error:
         console.stop(str(error))
+
+
+def mend_clock(root: RootOption) -> None:
+    """Go on after a clock that was ahead is right again: times in metadata.sqlite that lie ahead are moved back."""
+    place = console.existing_root(root)
+    from pipeline.past import mend_clock as clock
+
+    try:
+        with place.locked():
+            moved = clock.mend(place.metadata)
+    except (RootInUseError, ValueError, OSError) as error:
+        console.stop(str(error))
+    if not moved.times:
+        typer.echo(f"No time in {place.metadata} lies ahead of the clock; nothing was changed.")
+    else:
+        typer.echo(f"Moved {moved.times} times in {place.metadata} back by {moved.seconds:.0f} s.")
 
 
 def _json(found: object) -> str:

@@ -22,6 +22,7 @@ METRICS_FILE = "byol.prom"
 _SUCCESSFUL = (0, 3)
 _FAULTS = (1, 2)
 _REFUSED = "byol_spans_refused"
+_TIME = "_timestamp_seconds"
 _LAST_PUSH = "byol_last_push_timestamp_seconds"
 _GAUGES = {
     "byol_last_attempt_timestamp_seconds": "Start of the last retraining, in seconds since 1970.",
@@ -134,8 +135,15 @@ class VitalSigns:
         return self._write(kept.get("state", "idle"), kept.get("detail", ""), changed)
 
     def _write(self, state: str, detail: str, changed: dict[str, float], refused: int = 0) -> list[str]:
-        before = self._measures()
+        now = time.time()
+        # A clock that was ahead is mended since: what it wrote was not later than now.
+        before = {
+            name: min(value, now) if name.endswith(_TIME) else value
+            for name, value in self._measures().items()
+        }
         measures = before | changed
+        if measures.get(_LAST_PUSH, 0.0) > now:
+            measures[_LAST_PUSH] = before.get(_LAST_PUSH, now)
         if _LAST_PUSH in before:  # a version that was retired since was pushed all the same
             measures[_LAST_PUSH] = max(before[_LAST_PUSH], measures[_LAST_PUSH])
         measures[_REFUSED] = measures.get(_REFUSED, 0.0) + refused

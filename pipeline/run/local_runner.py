@@ -16,7 +16,7 @@ from components.serving import candidates, serving_folder
 from components.serving.pusher import CANDIDATE_PROPERTY, OVERTAKEN_PROPERTY
 from components.staging import write_atomically, write_twice
 from pipeline import console as console_lines
-from pipeline import mounts, pipeline
+from pipeline import mounts, pipeline, store_file
 from pipeline import nodes as node_names
 from pipeline.beam import beam_args
 from pipeline.config import PipelineConfig
@@ -24,7 +24,7 @@ from pipeline.report.write import track_after_run, write_after_run
 from pipeline.root import Records, Root
 from pipeline.run import beam_package, on_disk, parentage, progress
 from pipeline.run.bindings import Earlier, bindings
-from pipeline.run.run_record import RunRecord, check_clock
+from pipeline.run.run_record import RunRecord
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,7 +209,7 @@ def _follow(
     console: Console,
     options: RunOptions | None = None,
 ) -> None:
-    check_clock(root.metadata)
+    store_file.check_clock(root.metadata)
     if warning := mounts.warning(root.metadata):
         console.print(warning, highlight=False)
     for node in on_disk.forget_what_a_cut_took(root):

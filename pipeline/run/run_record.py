@@ -1,12 +1,10 @@
 """Reads one finished run back: executions from MLMD, metrics from TFMA, and the verdict."""
 
-import datetime
 import json
 import pathlib
 from collections.abc import Iterable
 from typing import Any
 
-import ml_metadata as mlmd
 from ml_metadata.proto import metadata_store_pb2
 
 from components.gate.verdict import JSON_FILE, Evaluation
@@ -15,7 +13,6 @@ from pipeline.past import store_graph
 from trainer.probe.run_fn import RESULT_FILE
 
 # Clocks are corrected by less than this all the time.
-_CLOCK_TOLERANCE = datetime.timedelta(minutes=1)
 _DONE = (metadata_store_pb2.Execution.COMPLETE, metadata_store_pb2.Execution.CACHED)
 _OUTPUT_EVENTS = (metadata_store_pb2.Event.OUTPUT, metadata_store_pb2.Event.DECLARED_OUTPUT)
 
@@ -101,33 +98,6 @@ class RunRecord:
         contexts = self._store.get_contexts_by_execution(execution.id)
         name = next(context.name for context in contexts if context.type == "node")
         return name.rsplit(".", 1)[-1]
-
-
-def check_clock(database: pathlib.Path) -> None:
-    """Refuses a clock that was set back: ML Metadata pages through its rows by time and then misses the new ones.
-
-    Args:
-        database: the MLMD SQLite file.
-
-    Raises:
-        ValueError: the clock is behind what the store has.
-    """
-    if not database.exists() or not database.stat().st_size:
-        return
-    store = store_graph.open_store(database, writable=True)
-    newest = store.get_executions(
-        list_options=mlmd.ListOptions(limit=1, order_by=mlmd.OrderByField.CREATE_TIME, is_asc=False)
-    )
-    now = datetime.datetime.now(datetime.timezone.utc)
-    for execution in newest:
-        last = datetime.datetime.fromtimestamp(
-            execution.create_time_since_epoch / 1000, datetime.timezone.utc
-        )
-        if now + _CLOCK_TOLERANCE < last:
-            raise ValueError(
-                f"The clock says {now:%Y-%m-%d %H:%M} UTC, but {database} has a run of {last:%Y-%m-%d %H:%M} UTC. ML "
-                "Metadata would lose track of what is written now. Set the clock right; nothing was changed."
-            )
 
 
 def _failure(execution: metadata_store_pb2.Execution) -> str:

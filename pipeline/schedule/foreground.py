@@ -23,6 +23,8 @@ INTERRUPTED = 130
 _JOB = "retrain"
 # A sleeping laptop's waits stand still; so the clock is looked at as often as this, and a missed start is made up for.
 _LOOK_SECONDS = 30.0
+# A clock that was ahead is mended at once; what is less is done by slowing it down.
+_SET_BACK = datetime.timedelta(minutes=1)
 _LONGEST_GAP = datetime.timedelta(hours=3)
 _ENDS = {
     0: "pushed, or nothing new",
@@ -79,9 +81,17 @@ def _on_the_wall(wall: datetime.datetime, zone: datetime.tzinfo) -> datetime.dat
 
 def every_trigger(seconds: int) -> "BaseTrigger":
     """An APScheduler trigger that fires every so many seconds."""
-    from apscheduler.triggers.interval import IntervalTrigger
+    from apscheduler.triggers.base import BaseTrigger
 
-    return IntervalTrigger(seconds=seconds)
+    class EveryTrigger(BaseTrigger):
+        """APScheduler's own keeps the time at which it was made, and would wait for it if the clock was ahead."""
+
+        def get_next_fire_time(
+            self, previous_fire_time: datetime.datetime | None, now: datetime.datetime
+        ) -> datetime.datetime:
+            return (previous_fire_time or now) + datetime.timedelta(seconds=seconds)
+
+    return EveryTrigger()
 
 
 class Foreground:
@@ -112,6 +122,7 @@ class Foreground:
         self._at_once = at_once
         self._look_seconds = look_seconds
         self._child: subprocess.Popen[bytes] | None = None
+        self._seen = _clock()
         self._stopping = threading.Event()
         self._guard = threading.Lock()
         # Its put() may be called by a signal's handler.
@@ -125,6 +136,7 @@ class Foreground:
         """
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda received, _frame: self._news.put(received))
+        self._seen = _clock()
         scheduler = self._scheduler()
         scheduler.start(paused=True)
         self._say(f"{self._next_start(scheduler)} Ctrl-C ends it.")
@@ -165,6 +177,10 @@ class Foreground:
                 # Besides signals, it is news that a start has ended.
                 if news := self._news.get(timeout=self._look_seconds):
                     return news
+            if (now := _clock()) < self._seen - _SET_BACK:
+                scheduler.reschedule_job(_JOB, trigger=self._trigger)
+                self._say(f"{_now()}  The clock was set back. {self._next_start(scheduler)}")
+            self._seen = now
             scheduler.wakeup()
 
     def _start(self, scheduler: "BackgroundScheduler") -> None:

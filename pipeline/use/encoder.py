@@ -18,6 +18,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from components import path_names
 from components.data import pictures
 from components.serving import serving_folder
 
@@ -137,9 +138,10 @@ def find_version(path: str | os.PathLike[str]) -> pathlib.Path:
     """Returns the version folder that a root, a serving folder or a version folder stands for.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or TensorFlow would take its name for something else.
     """
     folder = pathlib.Path(path)
+    path_names.check(folder)
     if (folder / serving_folder.SAVED_MODEL_FILE).is_file():
         return folder
     serving = folder / _SERVING if (folder / _SERVING).is_dir() else folder

@@ -1,5 +1,6 @@
 """Push, versions and rollback on the file system, and what faults leave behind: no TensorFlow, no TFX."""
 
+import datetime
 import errno
 import itertools
 import json
@@ -200,6 +201,25 @@ def test_versions_rise_whatever_the_clock_says(
         numbers.append(serving_folder.publish(models["B"], serving).version)
     numbers.append(serving_folder.publish(models["C"], serving).version)
     assert numbers == sorted(set(numbers))
+
+
+def test_versions_of_a_clock_that_was_ahead_are_retired_as_others_are(
+    models: dict[str, pathlib.Path], serving: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ahead(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> "Ahead":
+            return super().now(tz) + datetime.timedelta(days=1000)
+
+    ahead = time.time() + 1000 * 86400
+    with monkeypatch.context() as patched:
+        patched.setattr("components.serving.serving_folder.dt.datetime", Ahead)
+        patched.setattr(time, "time", lambda: ahead)
+        for name in "ABC":
+            serving_folder.publish(models[name], serving, keep_versions=2)
+    assert len(serving_folder.versions(serving)) == 3  # a minute has not passed
+    serving_folder.publish(models["D"], serving, keep_versions=2)
+    assert len(serving_folder.versions(serving)) == 2
 
 
 def test_a_number_is_never_given_twice(models: dict[str, pathlib.Path], serving: pathlib.Path) -> None:

@@ -214,6 +214,22 @@ def test_a_root_that_was_tried_and_never_pushed_from_has_an_alert(tmp_path):
     assert metrics(signs.textfile, tmp_path)[absent.removeprefix("byol_")] == 1000
 
 
+def test_a_clock_that_was_ahead_makes_no_age_negative_once_it_is_right(tmp_path, now):
+    signs = VitalSigns(tmp_path)
+    now["now"] = 9_000.0
+    signs.started()
+    signs.finished(Outcome(0, 5, pushed_at=9_000.0))
+    for moment in (2_000.0, 3_000.0):
+        now["now"] = moment
+        signs.training()
+        signs.finished(Outcome(1, 5, pushed_at=9_000.0))  # as the served version's record has it
+        found = metrics(signs.textfile, tmp_path)
+        times = {name: value for name, value in found.items() if name.endswith("timestamp_seconds")}
+        assert set(times.values()) == {2_000.0}
+    signs.finished(Outcome(0, 5, pushed_at=2_900.0))
+    assert metrics(signs.textfile, tmp_path)["last_push_timestamp_seconds"] == 2_900
+
+
 def test_the_dashboard_for_grafana_asks_for_metrics_that_exist_and_shows_each_of_them():
     board = json.loads((PROJECT / "docs" / "guides" / "byol-grafana.json").read_text())
     asked = [target["expr"] for panel in board["panels"] for target in panel["targets"]]

@@ -13,6 +13,7 @@ import pytest
 from apscheduler.schedulers import base
 from apscheduler.triggers.interval import IntervalTrigger
 
+from pipeline.schedule import foreground
 from pipeline.schedule.cron import Cron
 from pipeline.schedule.foreground import Foreground, cron_trigger, every_trigger
 
@@ -153,6 +154,36 @@ def test_a_machine_that_slept_makes_up_for_its_nights_by_one_start(tmp_path, mon
     assert len(list(tmp_path.glob("run-*"))) == 1
     after = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=3)
     assert after < _next_start(person.lines[1]) <= after + datetime.timedelta(days=1)
+
+
+@pytest.mark.parametrize("every", [True, False])
+def test_a_clock_that_was_ahead_at_the_start_puts_no_start_off_once_it_is_right(every, tmp_path, monkeypatch):
+    ahead = {"by": datetime.timedelta(days=1000)}
+
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.datetime.now(tz) + ahead["by"]
+
+    monkeypatch.setattr(base, "datetime", Clock)
+    monkeypatch.setattr(foreground, "_clock", lambda: datetime.datetime.now().astimezone() + ahead["by"])
+
+    class Mender(Person):
+        def __call__(self, line):
+            super().__call__(line)
+            ahead["by"] = datetime.timedelta(0)
+
+    person = Mender("The clock was set back", 1, signal.SIGTERM)
+    trigger = every_trigger(3600) if every else cron_trigger(Cron.parse("0 3 * * *"), "UTC")
+    program = command(tmp_path, "")
+    assert Foreground(program, trigger, person, look_seconds=0.05).run() == 0
+    now = datetime.datetime.now().astimezone()
+    before, after = (
+        datetime.datetime.strptime(line.split("Next start: ")[1][:19], "%Y-%m-%d %H:%M:%S").astimezone()
+        for line in person.lines[:2]
+    )
+    assert before - now > datetime.timedelta(days=998)
+    assert after - now < datetime.timedelta(days=2)
 
 
 def _next_start(line: str) -> datetime.datetime:
