@@ -31,7 +31,7 @@ def _portable(config: BeamConfig) -> list[str]:
 
 
 def _flink(config: BeamConfig) -> list[str]:
-    return [*_cluster(config), f"--parallelism={config.workers}"]
+    return [*_cluster(config), f"--parallelism={config.workers}", "--engine_name=flink"]
 
 
 def _spark(config: BeamConfig) -> list[str]:

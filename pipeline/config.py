@@ -132,7 +132,8 @@ class BeamConfig:
             begins.
         silence_minutes: an engine whose job neither changes its state nor says anything for so long ends the node.
             Flink and Spark say nothing while they work: it must be more than a node takes.
-        page: address of the engine's own page, shown beside the job that runs.
+        page: address of the engine's own page, shown beside the job that runs. Flink's is that of its REST API too, by
+            which a job is ended there.
     """
 
     engine: str = "local"

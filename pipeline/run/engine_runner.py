@@ -21,13 +21,15 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 from apache_beam.portability.api import beam_job_api_pb2
 from apache_beam.runners.portability import portable_runner
 
-from pipeline.run import progress
+from pipeline.run import flink_jobs, progress
 
 _LINES = logging.getLogger("byol")
 _POLL_SECONDS = 0.5
 _CALL_SECONDS = 10.0  # one call of the job service, which does no work in it
+_ENDING_SECONDS = 30.0  # Flink waits for its tasks to give up
 _GONE_SECONDS = 60.0  # a job server that does not answer for so long is gone, not started again
 _ERROR = beam_job_api_pb2.JobMessage.JOB_MESSAGE_ERROR
+FLINK = "flink"
 TERMINATED = 128 + signal.SIGTERM
 
 
@@ -42,6 +44,7 @@ class EngineOptions(PipelineOptions):
     def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--engine_silence_minutes", type=float, default=240.0)
         parser.add_argument("--engine_page", default="")
+        parser.add_argument("--engine_name", default="")
 
 
 class EngineRunner(portable_runner.PortableRunner):
@@ -97,6 +100,7 @@ class EngineResult(portable_runner.PipelineResult):
         self._endpoint = options.view_as(PortableOptions).job_endpoint
         self._silence = 60.0 * chosen.engine_silence_minutes
         self._page = chosen.engine_page
+        self._options = options
         self._heard = time.monotonic()
 
     @property
@@ -149,7 +153,7 @@ class EngineResult(portable_runner.PipelineResult):
 
     def cancel(self) -> None:
         """Ends the job on the engine; one that is gone or ended already is no error."""
-        _cancel(self._job_service, self.job_id)
+        _cancel(self._job_service, self.job_id, self._options)
         self._cleanup()
 
     def _watch(self, until: float | None) -> int:
@@ -210,20 +214,45 @@ class EngineResult(portable_runner.PipelineResult):
             logging.getLogger(__name__).info("The engine's messages ended: %s", _code(error))
 
 
-def _cancel(job_service: Any, job_id: str) -> None:
-    """Asks the engine to end a job, and waits a little for it to be ended."""
-    until = time.monotonic() + _CALL_SECONDS
+def _cancel(job_service: Any, job_id: str, options: PipelineOptions) -> None:
+    """Ends a job: at the job server first, so that it does not hand it over any more, then on the engine itself."""
     try:
-        job_service.Cancel(beam_job_api_pb2.CancelJobRequest(job_id=job_id), timeout=_CALL_SECONDS)
-        while time.monotonic() < until:
-            request = beam_job_api_pb2.GetJobStateRequest(job_id=job_id)
-            state = job_service.GetState(request, timeout=_CALL_SECONDS).state
-            if state in portable_runner.TERMINAL_STATES:
-                _LINES.info("Beam job %s is ended.", job_id)
-                return
-            time.sleep(_POLL_SECONDS)
+        ended = _cancel_at_job_server(job_service, job_id)
     except grpc.RpcError as error:
+        ended = False
         _LINES.info("Beam job %s could not be ended: %s", job_id, _code(error))
+    chosen = options.view_as(EngineOptions)
+    if chosen.engine_name == FLINK:
+        _end_on_flink(options.view_as(GoogleCloudOptions).job_name, chosen.engine_page)
+    elif ended:
+        _LINES.info("Beam job %s is ended.", job_id)
+
+
+def _cancel_at_job_server(job_service: Any, job_id: str) -> bool:
+    """Asks the job server to end a job, and waits a little for it; returns whether it says that it is ended."""
+    until = time.monotonic() + _CALL_SECONDS
+    job_service.Cancel(beam_job_api_pb2.CancelJobRequest(job_id=job_id), timeout=_CALL_SECONDS)
+    while time.monotonic() < until:
+        request = beam_job_api_pb2.GetJobStateRequest(job_id=job_id)
+        if job_service.GetState(request, timeout=_CALL_SECONDS).state in portable_runner.TERMINAL_STATES:
+            return True
+        time.sleep(_POLL_SECONDS)
+    return False
+
+
+def _end_on_flink(name: str, page: str) -> None:
+    if not page:
+        _LINES.info(
+            "Flink may be at work on the job %s still: look at its page. With beam.page, the address of its REST API, "
+            "it is ended there as well.",
+            name,
+        )
+        return
+    try:
+        flink_jobs.end(page, name, _ENDING_SECONDS)
+        _LINES.info("Beam job %s is ended.", name)
+    except flink_jobs.FlinkError as error:
+        _LINES.info("Flink has not ended the job %s: %s. End it on %s by hand.", name, error, page)
 
 
 @contextlib.contextmanager
@@ -237,7 +266,7 @@ def _jobs_of_name_cancelled(options: PipelineOptions) -> Iterator[None]:
             service = portable_runner.beam_job_api_pb2_grpc.JobServiceStub(channel)
             for job in _jobs(service):
                 if job.job_name == name and job.state not in portable_runner.TERMINAL_STATES:
-                    _cancel(service, job.job_id)
+                    _cancel(service, job.job_id, options)
         raise
 
 
