@@ -85,6 +85,11 @@ class Root:
         return self.path / ".beam"
 
     @property
+    def tensorboard(self) -> pathlib.Path:
+        """Links to the runs' curves under readable names, while TensorBoard shows them and after."""
+        return self.path / ".tensorboard"
+
+    @property
     def logs(self) -> pathlib.Path:
         """A log file a run."""
         return self.path / "logs"

@@ -231,9 +231,9 @@ def _why(run: "RunEntry", told: set[str]) -> str:
 
 
 def span_words(numbers: Sequence[int]) -> str:
-    """Span numbers in a few signs: 1, 2, 3, 4, 7 -> "1-4, 7"."""
+    """Span numbers in a few signs: 1, 2, 3, 4, 7 -> "1-4, 7"; 0, which stands for data without spans, is none."""
     groups: list[list[int]] = []
-    for number in numbers:
+    for number in filter(None, numbers):
         if groups and number == groups[-1][-1] + 1:
             groups[-1].append(number)
         else:
@@ -250,7 +250,7 @@ def _row(run: "RunEntry") -> list[str]:
     return [
         (run.run_id or f"none, {run.started}")[:19],
         "" if run.seconds is None else f"{run.seconds / 60:.1f}",
-        span_words(run.spans) or (f"({run.newest_span})" if run.newest_span is not None else ""),
+        span_words(run.spans) or (f"({run.newest_span})" if run.newest_span else ""),
         "" if run.accuracy is None else f"{run.accuracy:.2%}",
         "" if run.random_encoder_accuracy is None else f"{run.random_encoder_accuracy:.2%}",
         run.outcome,

@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import sys
 import warnings
 from typing import Annotated
 
@@ -61,17 +60,14 @@ def tensorboard(
 ) -> None:
     """Show every run of a root in TensorBoard: curves, and the test embeddings in its projector."""
     place = existing_root(root)
-    from pipeline.report import projector
+    typer.echo("Loading TensorBoard.")
+    from pipeline.report import curves
 
     try:
-        count = projector.write_config(place)
+        curves.serve(place, host, port, typer.echo)
+    except ValueError as error:
+        stop(str(error))
     except OSError as error:
         stop(f"Cannot write into {root}: {error.strerror}.")
-    typer.echo(f"Embeddings of {count} runs are in the projector.")
-    sys.stdout.flush()
-    arguments = ["-m", "tensorboard.main", "--logdir", str(place.path), "--port", str(port), "--host", host]
-    # What its libraries miss on this machine is no news to whoever looks at curves.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("PYTHONWARNINGS", "ignore")
-    # TensorBoard takes this process over, so that Ctrl-C reaches it.
-    os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - no shell is wanted
+    except KeyboardInterrupt:
+        return  # it was still loading

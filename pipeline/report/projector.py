@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image
@@ -45,22 +46,27 @@ def write(
     Image.fromarray(sheet(list(images))).save(folder / SPRITE)
 
 
-def write_config(root: Root) -> int:
-    """Names the embeddings of every run to TensorBoard; returns how many runs have some, the newest first."""
+def write_config(root: Root, named: Mapping[str, str]) -> int:
+    """Names the embeddings of every run to TensorBoard; returns how many runs have some, the newest first.
+
+    Args:
+        root: whose runs.
+        named: a run's folder -> what a person is shown for it; the folder itself where it is missing.
+    """
     folders = sorted((path.parent for path in root.path.glob(f"runs/*/{FOLDER}/{TENSORS}")), reverse=True)
-    write_atomically(root.path / CONFIG_FILE, "".join(_embedding(root, folder) for folder in folders))
+    entries = (_embedding(named.get(folder.parent.name, folder.parent.name), folder) for folder in folders)
+    write_atomically(root.tensorboard / CONFIG_FILE, "".join(entries))
     return len(folders)
 
 
-def _embedding(root: Root, folder: pathlib.Path) -> str:
+def _embedding(name: str, folder: pathlib.Path) -> str:
     """One entry of the projector's configuration in Protobuf's text format, whose strings are JSON's."""
-    place = folder.relative_to(root.path)
-    paths = {name: json.dumps(str(place / name)) for name in (TENSORS, METADATA, SPRITE)}
+    paths = {file: json.dumps(str(folder.absolute() / file)) for file in (TENSORS, METADATA, SPRITE)}
     return (
         "embeddings {\n"
-        f"  tensor_name: {json.dumps(folder.parent.name)}\n"
+        f"  tensor_name: {json.dumps(name)}\n"
         f"  tensor_path: {paths[TENSORS]}\n"
-        f"  metadata_path: {paths[METADATA]}\n"
-        f"  sprite {{ image_path: {paths[SPRITE]} single_image_dim: {TILE} single_image_dim: {TILE} }}\n"
+        + (f"  metadata_path: {paths[METADATA]}\n" if (folder / METADATA).exists() else "")
+        + f"  sprite {{ image_path: {paths[SPRITE]} single_image_dim: {TILE} single_image_dim: {TILE} }}\n"
         "}\n"
     )

@@ -69,7 +69,7 @@ def test_it_says_what_is_served_how_the_last_run_ended_and_what_became_of_each_s
         (3, "refused", 1),
         (4, "data refused", 0),
     ]
-    assert text.count('class="refused"') == 1  # the plot's mark
+    assert text.count('<g class="refused"') == 1  # the plot's mark
 
 
 def test_the_ledgers_word_about_a_span_is_the_one_that_counts(past, tmp_path):

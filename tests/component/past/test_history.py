@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import xml.etree.ElementTree as ET
 from typing import Any
@@ -199,6 +200,24 @@ def test_the_plot_marks_each_run_at_its_accuracy(past, tmp_path):
     assert groups[5].find(f"{SVG}path") is not None
     assert history_plot.description(history.history(past)) in picture.find(f"{SVG}desc").text
     assert "2 pushed, 3 refused, 1 data refused; highest accuracy 95.00%" in picture.find(f"{SVG}desc").text
+
+
+def test_on_a_dark_screen_nothing_of_the_plot_keeps_a_colour_of_the_light_one(past):
+    picture: Any = ET.fromstring(history_plot.plot(history.history(past)))  # noqa: S314 - our own picture
+    assert "style" not in picture.attrib
+    dark = picture.find(f"{SVG}style").text.split("prefers-color-scheme:dark")[1]
+    rules = re.findall(r"((?:\.runs [\w.]+,?)+){(\w+):", dark)
+    changed = {(kind, what) for names, what in rules for kind in re.findall(r"\.(\w+)(?=,|$)", names)}
+    assert ("label", "fill") in changed
+    coloured = [
+        (one, what)
+        for one in picture.iter()
+        for what in ("fill", "stroke")
+        if (one.get(what) or "none") != "none"
+    ]
+    assert len(coloured) > 15
+    for one, what in coloured:
+        assert {(kind, what) for kind in one.get("class").split()} & changed, one.attrib
 
 
 def test_a_plot_without_a_file_and_a_root_without_runs_are_refused(tmp_path, past):

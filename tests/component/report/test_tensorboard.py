@@ -6,6 +6,7 @@ import json
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from pipeline.report import projector
+from pipeline.report import curves, projector
 from pipeline.root import Root
 
 PROJECT = pathlib.Path(__file__).resolve().parents[3]
@@ -57,9 +58,12 @@ def test_tensorboard_shows_curves_and_embeddings(root):
         assert process.stdout is not None
         try:
             said = iter(process.stdout.readline, "")
-            found = next(match for line in said if (match := re.search(r"at http://([^/]+)/", line)))
+            found = next(match for line in said if (match := re.search(r"Curves: http://([^/]+)/", line)))
             host, projecting = found.group(1), "/data/plugin/projector"
-            assert json.loads(_get(host, f"{projecting}/runs")) == ["."]
+            assert "Embeddings of 1 run: http://" in next(said)
+            # Who opens the address that is told finds the tab there, and not only after a while.
+            assert json.loads(_get(host, "/data/plugins_listing"))["projector"]["enabled"] is True
+            assert "." in json.loads(_get(host, f"{projecting}/runs"))
             info = json.loads(_get(host, f"{projecting}/info?run=."))["embeddings"][0]
             assert info["tensorName"] == "one"
             assert info["tensorShape"] == [40, 6]
@@ -77,18 +81,31 @@ def test_tensorboard_shows_curves_and_embeddings(root):
             )
             np.testing.assert_array_equal(sprite[32:64, 32:64], images[33])
             tags = json.loads(_get(host, "/data/plugin/scalars/tags"))
-            assert any("pretraining/loss" in values for values in tags.values())
+            ((name, values),) = tags.items()
+            assert re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d, not finished", name)
+            assert "pretraining/loss" in values
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(timeout=30)
+            assert process.wait(timeout=30) == 0
 
 
 def test_a_config_without_runs_is_empty_and_names_stay_whole(tmp_path):
-    assert projector.write_config(Root(tmp_path)) == 0
-    assert (tmp_path / projector.CONFIG_FILE).read_text() == ""
+    root = Root(tmp_path)
+    root.tensorboard.mkdir()
+    config = root.tensorboard / projector.CONFIG_FILE
+    assert projector.write_config(root, {}) == 0
+    assert config.read_text() == ""
     named = tmp_path / "runs" / 'a "quoted" run' / projector.FOLDER
     projector.write(
         named, np.zeros((1, 32, 32, 3), np.uint8), np.array([0]), np.array([0]), np.zeros((1, 2), np.float32)
     )
-    assert projector.write_config(Root(tmp_path)) == 1
-    assert r'tensor_name: "a \"quoted\" run"' in (tmp_path / projector.CONFIG_FILE).read_text()
+    assert projector.write_config(root, {}) == 1
+    assert r'tensor_name: "a \"quoted\" run"' in config.read_text()
+
+
+def test_a_port_that_is_taken_is_one_line(tmp_path, capsys):
+    with socket.create_server(("localhost", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=f"{port}"):
+            curves.serve(Root(tmp_path), "localhost", port, print)
+    assert not capsys.readouterr().out
