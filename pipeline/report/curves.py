@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from components.staging import read_either
 from pipeline import nodes
 from pipeline.report import projector
 from pipeline.report.run_store import StoredRun
@@ -37,7 +38,7 @@ def link(root: Root) -> int:
     """
     folder = root.tensorboard
     folder.mkdir(exist_ok=True)
-    told = {path.parent.name: json.loads(path.read_text()) for path in root.path.glob("runs/*/summary.json")}
+    told = {path.parent.name: json.loads(read_either(path)) for path in root.path.glob("runs/*/summary.json")}
     wanted = _curves(root, [told[folder] for folder in sorted(told)])
     for there in folder.iterdir():
         if there.is_symlink() and wanted.get(there.name) != there.readlink():
