@@ -5,6 +5,36 @@ import dataclasses
 BASE_SIDE = 32  # pixels: what the encoders below are made for, CIFAR-10's
 STEM_STRIDES = (1, 2, 4, 8, 16, 32, 64)
 _NARROWEST_STEM = 8  # channels
+INITIALIZERS = ("he_normal", "glorot_uniform")
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerConfig:
+    """What convolutions and dense layers start from, and batch norm.
+
+    Attributes:
+        initializer: of the kernels: "he_normal" or "glorot_uniform".
+        norm_momentum: share of batch norm's moving moments that stays at each update. 0.9 as in the reference (DeepMind
+            byol/configs, solo-learn); Keras' own default is 0.99.
+        norm_epsilon: added to the variance; Keras' own default is 1e-3.
+    """
+
+    initializer: str = "he_normal"
+    norm_momentum: float = 0.9
+    norm_epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if self.initializer not in INITIALIZERS:
+            raise ValueError(
+                f"layers.initializer is one of {', '.join(INITIALIZERS)}; received {self.initializer!r}."
+            )
+        if not 0.0 <= self.norm_momentum < 1.0 or self.norm_epsilon <= 0.0:
+            raise ValueError(
+                f"layers.norm_momentum is at least 0 and below 1, norm_epsilon above 0; received {self}."
+            )
+
+
+PLAIN_LAYERS = LayerConfig()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,11 +46,13 @@ class EncoderConfig:
         blocks: basic blocks in each stage, as many entries as `widths`.
         stem_stride: by how much the stem reduces each side, a power of two: 1 for the CIFAR ResNets, 2 for a quarter of
             the cost. 4 and more take several 3x3 convolutions of stride 2, with half the channels of the next one.
+        layers: see its class.
     """
 
     widths: tuple[int, ...]
     blocks: tuple[int, ...]
     stem_stride: int = 1
+    layers: LayerConfig = PLAIN_LAYERS
 
     def __post_init__(self) -> None:
         if not self.widths or len(self.widths) != len(self.blocks):

@@ -5,13 +5,14 @@ import numpy as np
 from keras import ops
 
 from trainer import parallel
-from trainer.architecture import EncoderConfig
+from trainer.architecture import PLAIN_LAYERS, EncoderConfig, LayerConfig
 from trainer.batch_norm import BatchNorm
 from trainer.convolution import Convolution
 
-# The reference's batch norm (DeepMind byol/configs, solo-learn): Keras' defaults are 0.99 and 1e-3.
-BATCH_NORM_MOMENTUM = 0.9
-BATCH_NORM_EPSILON = 1e-5
+_INITIALIZERS = {
+    "he_normal": keras.initializers.HeNormal,
+    "glorot_uniform": keras.initializers.GlorotUniform,
+}
 
 
 def build_encoder(
@@ -36,7 +37,7 @@ def build_encoder(
         precision: dtype policy of everything between normalisation and pooling, which stay float32: "float32" or
             "mixed_bfloat16", whose variables and batch-norm statistics are float32.
     """
-    build = _Layers(seed, precision)
+    build = _Layers(seed, precision, config.layers)
     images = keras.Input((None, None, 3), dtype="float32", name="images")
     x = keras.layers.Normalization(
         mean=np.asarray(channel_mean, np.float32),
@@ -57,14 +58,20 @@ def build_encoder(
 
 
 def build_head(
-    input_dim: int, hidden_dim: int, output_dim: int, seed: int, name: str, precision: str = "float32"
+    input_dim: int,
+    hidden_dim: int,
+    output_dim: int,
+    seed: int,
+    name: str,
+    precision: str = "float32",
+    layers: LayerConfig = PLAIN_LAYERS,
 ) -> keras.Model:
     """Returns a projector or predictor: Dense, batch norm, ReLU, Dense (paper, section 3.3).
 
     Maps [batch, input_dim] float32 to [batch, output_dim] float32. The first Dense has no bias, since batch norm
     would cancel it; the output layer has no batch norm and is float32 under either `precision`.
     """
-    build = _Layers(seed, precision)
+    build = _Layers(seed, precision, layers)
     inputs = keras.Input((input_dim,), dtype="float32", name="inputs")
     x = build.dense(hidden_dim, "hidden", use_bias=False)(inputs)
     x = build.relu("relu")(build.batch_norm("norm")(x))
@@ -96,9 +103,10 @@ class _Layers:
     The policy is given to each layer and never set globally: the pipeline shares its process with other networks.
     """
 
-    def __init__(self, seed: int, precision: str) -> None:
-        self.initializers = _initializers(seed)
+    def __init__(self, seed: int, precision: str, config: LayerConfig) -> None:
+        self.initializers = _initializers(seed, config.initializer)
         self.precision = precision
+        self.config = config
 
     def convolution(self, width: int, size: int, stride: int, name: str) -> keras.layers.Layer:
         return Convolution(
@@ -124,13 +132,13 @@ class _Layers:
         )
 
     def batch_norm(self, name: str) -> keras.layers.Layer:
-        """Over all axes but the channels, with the reference's momentum and epsilon; float32 inside.
+        """Over all axes but the channels; float32 inside.
 
         Where a batch is divided among replicas, its statistics are those of the whole.
         """
         return BatchNorm(
-            momentum=BATCH_NORM_MOMENTUM,
-            epsilon=BATCH_NORM_EPSILON,
+            momentum=self.config.norm_momentum,
+            epsilon=self.config.norm_epsilon,
             name=name,
             dtype=self.precision,
             synchronized=parallel.replicas() > 1,
@@ -143,12 +151,12 @@ class _Layers:
         return keras.layers.Add(name=name, dtype=self.precision)
 
 
-def _initializers(seed: int):
-    """Yields He-normal initializers, each with its own seed: Keras returns equal weights for equal seeds."""
+def _initializers(seed: int, name: str):
+    """Yields initializers of one kind, each with its own seed: Keras returns equal weights for equal seeds."""
     seeds = np.random.SeedSequence(seed)
     while True:
         (child,) = seeds.spawn(1)
-        yield keras.initializers.HeNormal(seed=int(child.generate_state(1)[0] >> 1))
+        yield _INITIALIZERS[name](seed=int(child.generate_state(1)[0] >> 1))
 
 
 def _basic_block(x, width: int, stride: int, build: _Layers, name: str):

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from trainer.byol import garder14_views
 from trainer.byol.config import ViewConfig
 
 # ITU-R 601 luma, as in torchvision and PIL.
@@ -44,6 +45,8 @@ def make_view(images, draws, config: ViewConfig):
     """
     if "int" in keras.backend.standardize_dtype(images.dtype):
         images = ops.cast(images, "float32") / 255.0
+    if config.kind == "garder14":
+        return garder14_views.make_view(images, draws, config)
     view = _resample(images, draws, config)
     view = _recolor(view, draws, config)
     view = ops.clip(view, 0.0, 1.0)

@@ -39,14 +39,15 @@ class BYOL(keras.Model):
     ) -> None:
         # The model's own policy is float32, so that nothing it passes on is cast on its way.
         super().__init__(name="byol", dtype="float32")
-        dim, hidden, out = encoder.output_shape[-1], head.hidden_dim, head.output_dim
+        dim, sizes = encoder.output_shape[-1], (head.hidden_dim, head.output_dim)
+        out, kind = head.output_dim, (precision, head.layers)
         self.views = views
         self.base_tau = base_tau
         self.tau_schedule = "cosine"  # or "constant", as `schedules.target_tau` takes it
         self.total_steps = total_steps
         self.online_encoder = encoder
-        self.online_projector = networks.build_head(dim, hidden, out, seed + 1, "online_projector", precision)
-        self.predictor = networks.build_head(out, hidden, out, seed + 2, "predictor", precision)
+        self.online_projector = networks.build_head(dim, *sizes, seed + 1, "online_projector", *kind)
+        self.predictor = networks.build_head(out, *sizes, seed + 2, "predictor", *kind)
         self.target_encoder = _copy(self.online_encoder, "target_encoder")
         self.target_projector = _copy(self.online_projector, "target_projector")
         self.seed_generator = keras.random.SeedGenerator(seed + 3)

@@ -2,6 +2,10 @@
 
 import dataclasses
 
+from trainer.architecture import PLAIN_LAYERS, LayerConfig
+
+VIEWS = ("byol", "garder14")
+
 
 @dataclasses.dataclass(frozen=True)
 class ViewConfig:
@@ -19,6 +23,9 @@ class ViewConfig:
         blur: probability of the Gaussian blur.
         blur_sigma: smallest and largest standard deviation in pixels.
         solarize: probability of inverting the values of 0.5 and above.
+        kind: "byol" as above; "garder14" as that repository draws its views (`trainer/byol/garder14_views.py`): crops
+            of whole pixels, bilinear; added brightness, saturation and hue in HSV, in this order. It has no blur and
+            no solarisation, and its crops have no setting.
     """
 
     size: int = 32
@@ -34,6 +41,7 @@ class ViewConfig:
     blur: float = 0.0
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarize: float = 0.0
+    kind: str = "byol"
 
     def for_side(self, side: int, base: int) -> "ViewConfig":
         """The same share of images of `side` pixels as it is of images of `base`, in whole multiples of 4 pixels."""
@@ -58,6 +66,16 @@ class ViewConfig:
             raise ValueError(f"blur_sigma is (smallest, largest), above 0; received {self.blur_sigma}.")
         if self.size < 8:
             raise ValueError(f"A view needs at least 8 pixels a side; received size={self.size}.")
+        self._check_kind()
+
+    def _check_kind(self) -> None:
+        if self.kind not in VIEWS:
+            raise ValueError(f"A view's kind is one of {', '.join(VIEWS)}; received {self.kind!r}.")
+        if self.kind == "garder14" and (self.blur > 0 or self.solarize > 0):
+            raise ValueError(
+                f"A view of the kind garder14 has neither blur nor solarisation; received blur={self.blur}, "
+                f"solarize={self.solarize}. Give 0 for both."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,14 +85,18 @@ class HeadConfig:
     Attributes:
         hidden_dim: width of their hidden layer.
         output_dim: length of a projection and of a prediction.
+        layers: see its class.
     """
 
     hidden_dim: int = 4096
     output_dim: int = 256
+    layers: LayerConfig = PLAIN_LAYERS
 
     def __post_init__(self) -> None:
         if min(self.hidden_dim, self.output_dim) < 1:
-            raise ValueError(f"The head's sizes are at least 1; received {self}.")
+            raise ValueError(
+                f"The head's sizes are at least 1; received {self.hidden_dim} and {self.output_dim}."
+            )
 
 
 # What trains: TensorFlow here, JAX in a process of its own, or JAX where it sees a GPU or a TPU.
@@ -100,6 +122,7 @@ class OptimizerConfig:
             are excluded. For "sgd" and "adamw" it is decoupled: a kernel shrinks by `learning_rate * weight_decay`
             beside its update. For "lars" it is coupled: added to the gradient (docs/decisions/0030-optimizers.md).
         eta: trust coefficient of "lars"; the others ignore it.
+        epsilon: of "adamw", beside the root of its second moment; the others ignore it.
         schedule: of the learning rate after its warm-up: "cosine" to 0 at the end, or "constant".
         clip_trust: "lars" only: a layer's rate never exceeds the learning rate (LARC, solo-learn's `clip_lr`).
     """
@@ -111,6 +134,7 @@ class OptimizerConfig:
     eta: float = 1e-3
     clip_trust: bool = False
     schedule: str = "cosine"
+    epsilon: float = 1e-7
 
     def __post_init__(self) -> None:
         if self.name not in OPTIMIZERS:
@@ -119,8 +143,9 @@ class OptimizerConfig:
             raise ValueError(
                 f"optimizer.schedule is one of {', '.join(SCHEDULES)}; received {self.schedule!r}."
             )
-        if self.eta <= 0:
-            raise ValueError(f"optimizer.eta is above 0; received {self.eta}.")
+        for name in ("eta", "epsilon"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"optimizer.{name} is above 0; received {getattr(self, name)}.")
         if self.base_learning_rate <= 0 or self.weight_decay < 0 or self.warmup_steps < 0:
             raise ValueError(f"Learning rate above 0, weight decay and warm-up at least 0; received {self}.")
 

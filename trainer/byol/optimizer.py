@@ -49,4 +49,4 @@ def _optimizer(settings: OptimizerConfig, schedule) -> keras.optimizers.Optimize
         )
     if settings.name == "sgd":
         return keras.optimizers.SGD(schedule, momentum=MOMENTUM, weight_decay=settings.weight_decay)
-    return keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay)
+    return keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay, epsilon=settings.epsilon)

@@ -8,7 +8,7 @@ end here: `docs/results/` tells what was.
 import dataclasses
 
 from trainer import architecture
-from trainer.architecture import EncoderConfig
+from trainer.architecture import EncoderConfig, LayerConfig
 from trainer.byol.config import HeadConfig, OptimizerConfig, PretrainingConfig, ViewConfig
 
 CIFAR10_IMAGES = 50_000
@@ -24,6 +24,7 @@ class Recipe:
         published: the accuracy that its authors report, with the protocol.
         hours: the time that its authors report, or the closest one known, with the device.
         images: of the training split; the warm-up is counted in its steps.
+        normalised: whether the encoder's first layer normalises the pixels; else it leaves them in [0, 1].
         encoder, pretraining: the settings.
         differences: what the source does and this code does not, or otherwise.
     """
@@ -35,6 +36,7 @@ class Recipe:
     encoder: EncoderConfig
     pretraining: PretrainingConfig
     differences: tuple[str, ...]
+    normalised: bool = True
 
     @property
     def total_steps(self) -> int:
@@ -105,37 +107,42 @@ SOLO_LEARN_CIFAR10 = Recipe(
     ),
 )
 
+# Keras' defaults.
+_GARDER14_LAYERS = LayerConfig(initializer="glorot_uniform", norm_momentum=0.99, norm_epsilon=1e-3)
+# Jitter of strength 0.5; one image in four is flipped, one half of the half that may be.
+_GARDER14_VIEW = ViewConfig(kind="garder14", flip=0.25, saturation=0.4)
+
 GARDER14 = Recipe(
-    source="garder14/byol-tensorflow2, pretraining.py, augmentation.py, models.py, linearevaluation.py",
+    source="garder14/byol-tensorflow2 at cd2f29b, pretraining.py, losses.py, augmentation.py, models.py, "
+    "linearevaluation.py (`benchmarks/garder14_probe.py`)",
     published="82.03% at 100 epochs, 86.92% at 200 on CIFAR-10, ResNet-18, offline linear, last epoch",
     hours="12 hours on one P100 for 200 epochs",
     images=CIFAR10_IMAGES,
-    encoder=architecture.RESNET18,
+    encoder=dataclasses.replace(architecture.RESNET18, layers=_GARDER14_LAYERS),
     pretraining=PretrainingConfig(
         epochs=200,
         batch_size=512,
         base_tau=0.99,
-        head=HeadConfig(hidden_dim=256, output_dim=128),
-        # Adam at 1e-3 for a batch of 512.
+        head=HeadConfig(hidden_dim=256, output_dim=128, layers=_GARDER14_LAYERS),
+        # Adam at 1e-3 for a batch of 512. Its loss is the mean of all terms, half of ours, and its epsilon 1e-7: on a
+        # loss twice as large, twice the epsilon makes the same step.
         optimizer=OptimizerConfig(
-            name="adamw", base_learning_rate=5e-4, warmup_steps=0, weight_decay=0.0, schedule="constant"
+            name="adamw",
+            base_learning_rate=5e-4,
+            warmup_steps=0,
+            weight_decay=0.0,
+            schedule="constant",
+            epsilon=2e-7,
         ),
         tau_schedule="constant",
-        # Crops of 13 to 32 pixels with a ratio of up to 3/2; one image in four flipped; jitter of strength 0.5.
-        view_1=ViewConfig(minimum_area=0.11, maximum_ratio=1.5, flip=0.25, saturation=0.4),
-        view_2=ViewConfig(minimum_area=0.11, maximum_ratio=1.5, flip=0.25, saturation=0.4),
+        view_1=_GARDER14_VIEW,
+        view_2=_GARDER14_VIEW,
     ),
+    normalised=False,
     differences=(
-        "Its loss is the mean of all terms, half of this one; Adam's steps do not know the scale of a loss.",
-        "It calls the optimizer for each network in turn, so Adam's bias correction counts three steps for one.",
-        "Its kernels start from Glorot's distribution, these from He's.",
-        "Its crop's height and width are whole pixels, the longer one uniform; here the area is.",
-        "It resizes bilinearly and jitters in fixed order with added brightness.",
+        "It calls one Adam for each network in turn, so its bias correction counts three steps for one.",
+        "Its convolutions and the heads' hidden layers have biases, which batch norm cancels.",
         "Its EMA takes batch norm's moments along, which no training step reads.",
-        "Its batch norm is Keras' default: momentum 0.99, epsilon 1e-3.",
-        "It has no normalisation layer; its convolutions have biases, which batch norm cancels.",
-        "Its probe crops as its views do, anew for each image and epoch; here crops shift by up to 4 pixels.",
-        "Its probe's rate falls by a square to 5e-4, here by a cosine to 0; its features are not standardised.",
     ),
 )
 

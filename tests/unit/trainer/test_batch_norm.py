@@ -8,12 +8,13 @@ from keras import ops
 
 from tests.unit.trainer import reference
 from trainer import networks, representations
+from trainer.architecture import LayerConfig
 from trainer.batch_norm import BatchNorm
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("Only TensorFlow has the fused operation", allow_module_level=True)
 
-SETTINGS = {"momentum": networks.BATCH_NORM_MOMENTUM, "epsilon": networks.BATCH_NORM_EPSILON}
+SETTINGS = {"momentum": LayerConfig().norm_momentum, "epsilon": LayerConfig().norm_epsilon}
 
 
 def layer(kind, channels=5, **changes):

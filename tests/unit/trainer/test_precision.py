@@ -5,6 +5,7 @@ from keras import ops
 
 from tests.unit.trainer.conftest import SETTINGS, TINY
 from trainer import networks, representations
+from trainer.architecture import LayerConfig
 from trainer.byol.config import OptimizerConfig
 
 NO_WARMUP = OptimizerConfig(base_learning_rate=0.8, warmup_steps=0)
@@ -75,7 +76,7 @@ def test_the_ema_and_the_moments_have_more_digits_than_bfloat16(mixed, images):
 
 def test_batch_norm_takes_its_statistics_in_float32():
     """1000 and 1002 are one number in bfloat16's eight bits when summed there; their variance is 1."""
-    norm = networks._Layers(0, "mixed_bfloat16").batch_norm("norm")
+    norm = networks._Layers(0, "mixed_bfloat16", LayerConfig()).batch_norm("norm")
     norm.build((None, 1))
     x = np.array([[1000.0], [1008.0]] * 512, np.float32)  # both are bfloat16 numbers
     norm(x, training=True)

@@ -4,12 +4,11 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import pretrain
 from pipeline.config import PRESETS
 from tests.unit.trainer.conftest import TINY
 from trainer import settings
 from trainer.byol import recipes
-from trainer.byol.config import HeadConfig, PretrainingConfig, ViewConfig
+from trainer.byol.config import PretrainingConfig, ViewConfig
 from trainer.byol.lars import LARS
 from trainer.byol.pretraining import PretrainingImages, build_model
 
@@ -82,39 +81,3 @@ def test_the_gpu_presets_sgd_is_lightlys_on_a_loss_four_times_as_large():
         ours = ours + own_slot
     np.testing.assert_allclose(ours, theirs, rtol=0.02)
     assert theirs[0] < 1.1  # half of it is decayed away
-
-
-def test_garder14s_rate_and_tau_stay_as_they_begin(data):
-    recipe = recipes.GARDER14.pretraining
-    config = dataclasses.replace(
-        recipe, batch_size=16, epochs=3, head=HeadConfig(16, 8), view_1=SMALL, view_2=SMALL
-    )
-    model = build_model(config, TINY, data)
-    online, target = model.target_pairs()[0]
-    for step in (0, 5, 11):
-        model.optimizer.iterations.assign(step)
-        assert float(model.optimizer.learning_rate) == pytest.approx(5e-4 * 16 / 256)
-        model.optimizer.iterations.assign(step + 1)
-        online.assign(np.ones(online.shape))
-        target.assign(np.zeros(target.shape))
-        model.update_target()
-        np.testing.assert_allclose(np.asarray(target), 0.01, rtol=1e-5)
-
-
-def test_garder14s_recipe_is_complete_and_says_each_difference_left():
-    """Numbers of its pretraining.py, augmentation.py and linearevaluation.py; what has no setting here is named."""
-    recipe = recipes.GARDER14
-    for view in (recipe.pretraining.view_1, recipe.pretraining.view_2):
-        # 13 of 32 pixels and two thirds of it; one half flipped of the half that may be.
-        assert view.minimum_area == pytest.approx(13 * 13 * 2 / 3 / 32**2, abs=1e-3)
-        assert (view.flip, view.jitter, view.grey, view.blur, view.solarize) == (0.25, 0.8, 0.2, 0, 0)
-        assert (view.brightness, view.contrast, view.saturation, view.hue) == (0.4, 0.4, 0.4, 0.1)
-    assert (recipe.pretraining.head.hidden_dim, recipe.pretraining.head.output_dim) == (256, 128)
-    assert (recipe.pretraining.base_tau, recipe.pretraining.optimizer.weight_decay) == (0.99, 0.0)
-    probe = pretrain.KNOWN["garder14"].probe
-    assert probe.candidates() == ((5e-2, 0.0),)
-    assert (probe.epochs, probe.crops + 1, probe.batch_size) == (50, 50, 512)
-    said = " ".join(recipe.differences)
-    left = ("mean of all terms", "bias correction", "Glorot", "bilinearly", "moments", "epsilon", "biases")
-    for word in (*left, "normalisation layer", "whole pixels", "added brightness", "crops", "standardised"):
-        assert word in said
