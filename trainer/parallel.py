@@ -19,8 +19,8 @@ def divided(devices: int, batch_size: int) -> Iterator[contextlib.AbstractContex
     once a replica. With one device both do nothing.
 
     Raises:
-        ValueError: when there are fewer devices, when they cannot have equal parts of a batch, or on TensorFlow when
-            they are several GPUs.
+        ValueError: when there are fewer devices, when they cannot have equal parts of a batch, when those of some of
+            several processes would do nothing, or on TensorFlow when they are several GPUs.
     """
     names = _devices()
     if devices > len(names):
@@ -28,6 +28,7 @@ def divided(devices: int, batch_size: int) -> Iterator[contextlib.AbstractContex
             f"pretraining.devices={devices} asks for more devices than there are: {', '.join(names)}. "
             "Lower it, or give 0 for all."
         )
+    _check_all_train(devices, len(names))
     names = names[: devices or len(names)]
     if batch_size % len(names) != 0:
         raise ValueError(
@@ -48,6 +49,18 @@ def divided(devices: int, batch_size: int) -> Iterator[contextlib.AbstractContex
         import tensorflow as tf
 
         yield tf.distribute.MirroredStrategy(names).scope()
+
+
+def _check_all_train(devices: int, there: int) -> None:
+    if keras.backend.backend() != "jax" or devices in (0, there):
+        return
+    import jax
+
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"{jax.process_count()} processes train together on {there} devices; received pretraining.devices="
+            f"{devices}. Give pretraining.devices=0, all of them."
+        )
 
 
 def _by_keras(names: list[str]) -> Iterator[contextlib.AbstractContextManager]:

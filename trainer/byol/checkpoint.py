@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from components import staging
+from trainer.byol import processes
 
 logger = logging.getLogger("byol.checkpoint")
 DIGEST_BYTES = hashlib.sha256().digest_size
@@ -48,8 +49,12 @@ class CheckpointFolder:
         self.identity = identity
         self.kept = kept
 
-    def save(self, model: keras.Model, position: Position, history: list[dict]) -> pathlib.Path:
-        """Writes every variable of model and optimizer, position and history; keeps the newest ones."""
+    def save(self, model: keras.Model, position: Position, history: list[dict]) -> None:
+        """Writes every variable of model and optimizer, position and history; keeps the newest ones. Of several
+        processes the first one does.
+        """
+        if not processes.is_first():
+            return
         path = self.folder / f"checkpoint-{position.epoch:06d}-{position.step:08d}.npz"
         state = {f"v{i:05d}": keras.ops.convert_to_numpy(v) for i, v in enumerate(_variables(model))}
         header = {"identity": self.identity, "position": dataclasses.asdict(position), "history": history}
@@ -61,28 +66,35 @@ class CheckpointFolder:
             file.write(hashlib.sha256(content).digest())
         for old in self.paths()[: -self.kept]:
             old.unlink()
-        return path
 
     def restore(self, model: keras.Model) -> tuple[Position, list[dict]]:
-        """Loads the newest good checkpoint into the built model and optimizer.
+        """Loads the newest good checkpoint into the built model and optimizer; several processes load the first one's.
 
         One that cannot be used is set aside as `*.unusable`, with a warning.
 
         Returns:
             Its position and history; the start and [] when there is none.
         """
+        archive = processes.of_first(lambda: self._newest(model))
+        if not archive:
+            return Position(0, 0), []
+        header, state = _parsed(archive)
+        for variable, value in zip(_variables(model), state, strict=True):
+            variable.assign(value)
+        return Position(**header["position"]), header["history"]
+
+    def _newest(self, model: keras.Model) -> bytes:
+        """The archive of the newest checkpoint that fits the model; b"" when there is none."""
         for path in reversed(self.paths()):
             try:
-                header, state = _read(path)
-                self._check(header, state, model)
+                archive = _read(path)
+                self._check(*_parsed(archive), model)
             except (OSError, ValueError) as error:
                 logger.warning("Checkpoint %s cannot be used: %s. Trying the one before.", path.name, error)
                 staging.move(path, path.with_suffix(".unusable"))
                 continue
-            for variable, value in zip(_variables(model), state, strict=True):
-                variable.assign(value)
-            return Position(**header["position"]), header["history"]
-        return Position(0, 0), []
+            return archive
+        return b""
 
     def remove(self) -> None:
         """Deletes the folder: the training is finished and its result is stored."""
@@ -105,11 +117,16 @@ def _variables(model: keras.Model) -> list[keras.Variable]:
     return [*model.variables, *model.optimizer.variables]
 
 
-def _read(path: pathlib.Path) -> tuple[dict, list[np.ndarray]]:
+def _read(path: pathlib.Path) -> bytes:
+    """The archive, without its digest."""
     content = path.read_bytes()
     archive, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
     if hashlib.sha256(archive).digest() != digest:
         raise ValueError("its content does not match its digest")
+    return archive
+
+
+def _parsed(archive: bytes) -> tuple[dict, list[np.ndarray]]:
     with np.load(io.BytesIO(archive), allow_pickle=False) as arrays:
         header = json.loads(arrays["header"].tobytes())
         return header, [arrays[name] for name in sorted(arrays.files) if name != "header"]

@@ -9,6 +9,7 @@ import pathlib
 import subprocess
 import sys
 
+from trainer.byol import processes
 from trainer.byol.config import PretrainingConfig
 
 logger = logging.getLogger("byol.engine")
@@ -44,8 +45,10 @@ def check(config: PretrainingConfig) -> None:
     """Refuses what this machine cannot train, before anything is written.
 
     Raises:
-        ValueError: when JAX is asked for and not installed, or TensorFlow would have to divide batches among GPUs.
+        ValueError: when JAX is asked for and not installed, when TensorFlow would have to divide batches among GPUs, or
+            when the environment tells of several processes that these settings or this process are not for.
     """
+    _check_place(config)
     if choose(config.engine) == "jax" or config.devices == 1:
         return
     devices = config.devices or gpus()
@@ -53,6 +56,23 @@ def check(config: PretrainingConfig) -> None:
         raise ValueError(
             f"pretraining.devices={config.devices} asks for {devices} devices, and TensorFlow, which trains here, for "
             "one. Give pretraining.engine=jax (with JAX's plugin for them installed), or pretraining.devices=1."
+        )
+
+
+def _check_place(config: PretrainingConfig) -> None:
+    place = processes.announced()
+    if place.count == 1:
+        return
+    if place.number > 0:
+        raise ValueError(
+            f"The environment says that this is process {place.number} of {place.count}; a run is the first one's, "
+            "number 0. Start `KERAS_BACKEND=jax python -m trainer.byol.jax_process` here, which trains with it."
+        )
+    if config.devices != 0 or choose(config.engine) != "jax":
+        raise ValueError(
+            f"The environment tells of {place.count} processes, which train together on JAX, on all of their devices; "
+            f"received pretraining.engine={config.engine}, pretraining.devices={config.devices}. Give "
+            "pretraining.engine=jax and pretraining.devices=0."
         )
 
 

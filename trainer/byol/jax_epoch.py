@@ -11,17 +11,21 @@ from typing import Any
 import keras
 import numpy as np
 
+from trainer.byol import processes
+
 # The images stay on the device if they take at most this share of its memory; otherwise each call brings its own.
 RESIDENT_SHARE = 0.25
 
 
 def applies() -> bool:
-    """Whether epochs are scanned: on JAX, but not on CPUs, where XLA runs a loop's convolutions on one thread."""
+    """Whether epochs are scanned: on JAX, but not on one process' CPUs, where XLA runs a loop's convolutions on one of
+    them.
+    """
     if keras.backend.backend() != "jax":
         return False
     import jax
 
-    return jax.default_backend() != "cpu"
+    return jax.default_backend() != "cpu" or processes.several()
 
 
 def fit(
@@ -39,7 +43,9 @@ def fit(
     Returns:
         The mean loss of all updates.
     """
-    program = _PROGRAMS.setdefault(model, _Program(model, images))
+    if model not in _PROGRAMS:
+        _PROGRAMS[model] = _Program(model, images)
+    program = _PROGRAMS[model]
     for callback in callbacks:
         callback.set_model(model)
         callback.on_train_begin({})
@@ -52,28 +58,42 @@ def fit(
 
 
 class _Program:
-    """The compiled scan of one model; its images are put on the device once."""
+    """The compiled scan of one model; its images are put on the devices once."""
 
     def __init__(self, model: keras.Model, images: np.ndarray) -> None:
         import jax
 
         self.images = images
-        self.resident = jax.device_put(np.asarray(images)) if _fits(images) else None
-        self.scan = jax.jit(scanned(model), donate_argnums=0)
+        self.resident = None
+        if _fits(images):
+            self.resident = jax.make_array_from_callback(images.shape, _sharding(), images.__getitem__)
+        self.scan = jax.jit(scanned(model), donate_argnums=0, out_shardings=_sharding())
         self.groups = (model.trainable_variables, model.non_trainable_variables, model.optimizer.variables)
 
     def run(self, order: np.ndarray) -> list[float]:
         """Makes the updates of [steps, batch] image numbers; the model's variables are the new ones afterwards."""
-        images, places = self.resident, order
-        if images is None:
-            images, places = self.images[order.ravel()], np.arange(order.size).reshape(order.shape)
-        state, losses = self.scan(
-            tuple([v.value for v in group] for group in self.groups), images, places.astype(np.int32)
+        brought = (
+            (self._brought(order), None) if self.resident is None else (self.resident, order.astype(np.int32))
         )
+        state, losses = self.scan(tuple([v.value for v in group] for group in self.groups), *brought)
         for group, values in zip(self.groups, state, strict=True):
             for variable, value in zip(group, values, strict=True):
                 variable.assign(value)
         return [float(loss) for loss in np.asarray(losses)]
+
+    def _brought(self, order: np.ndarray):
+        """The images of these updates, [steps, batch, height, width, 3], on the devices whose share they are; each
+        process reads those of its own.
+        """
+        import jax
+
+        shape = self.images.shape[1:]
+
+        def share(index):
+            places = order[index[:2]]
+            return self.images[places.ravel()].reshape(*places.shape, *shape)
+
+        return jax.make_array_from_callback((*order.shape, *shape), _sharding(None, "batch"), share)
 
 
 _PROGRAMS: weakref.WeakKeyDictionary[keras.Model, _Program] = weakref.WeakKeyDictionary()
@@ -82,6 +102,7 @@ _PROGRAMS: weakref.WeakKeyDictionary[keras.Model, _Program] = weakref.WeakKeyDic
 def scanned(model: keras.Model) -> Callable[..., Any]:
     """The function (state, images, order) -> (state, losses [steps]) of a compiled model, for `jax.jit`.
 
+    Without an order the images are those of each update: [steps, batch, height, width, 3].
     The state is the values of trainable, non-trainable and optimizer's variables. The metrics start anew in each step,
     so that its loss is its own and not the mean so far.
     """
@@ -90,11 +111,12 @@ def scanned(model: keras.Model) -> Callable[..., Any]:
     metrics = [np.zeros(v.shape, v.dtype) for v in model.metrics_variables]
 
     def epoch(state, images, order):
-        def step(state, places):
-            logs, (*after, _) = model.train_step((*state, list(metrics)), (_divided(images[places]),))
+        def step(state, batch):
+            chosen = batch if order is None else images[batch]
+            logs, (*after, _) = model.train_step((*state, list(metrics)), (_divided(chosen),))
             return tuple(after), logs["loss"]
 
-        return jax.lax.scan(step, state, order)
+        return jax.lax.scan(step, state, images if order is None else order)
 
     return epoch
 
@@ -103,10 +125,21 @@ def _divided(batch):
     """The batch divided among the devices where the training is (`trainer.parallel`)."""
     import jax
 
+    if keras.distribution.distribution() is None:
+        return batch
+    return jax.lax.with_sharding_constraint(batch, _sharding("batch"))
+
+
+def _sharding(*axes: str | None):
+    """How an array lies on the devices: the axis called "batch" divided among them, all else whole on each."""
+    import jax
+
     distribution = keras.distribution.distribution()
     if distribution is None:
-        return batch
-    return jax.lax.with_sharding_constraint(batch, distribution.get_data_layout(batch.shape).backend_layout)
+        return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.sharding.NamedSharding(
+        distribution.get_data_layout((1,)).backend_layout.mesh, jax.sharding.PartitionSpec(*axes)
+    )
 
 
 def _fits(images: np.ndarray) -> bool:

@@ -4,6 +4,11 @@
 
 Each line that it writes to MESSAGES_FD is a JSON object: "log", "epoch", "error" or, as the last one, "done". It ends
 when its standard input does: with the process that started it, however that one ended.
+
+    KERAS_BACKEND=jax python -m trainer.byol.jax_process
+
+is one of several processes but the first (`trainer.byol.processes`). It waits until the first one, which is started as
+above, has a job for them, and takes its share of that training. The job's folder has to be there on its host, too.
 """
 
 import importlib.abc
@@ -20,7 +25,10 @@ from typing import Any, TextIO
 
 
 def main() -> None:
-    """Trains the job of the folder, and tells about it."""
+    """Trains the job of the folder, and tells about it; without a folder, trains the first process' job with it."""
+    if len(sys.argv) == 1:
+        _follow()
+        return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent as well, which decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     messages = os.fdopen(int(sys.argv[2]), "w", buffering=1)  # open to the end, for the last words
@@ -31,17 +39,32 @@ def main() -> None:
     _tell(messages, done=_train(pathlib.Path(sys.argv[1]), messages))
 
 
+def _follow() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    sys.meta_path.insert(0, NoTensorFlow())
+    from trainer.byol import job, processes
+    from trainer.byol.pretraining import pretrain
+
+    if processes.announced().number == 0:
+        sys.exit(
+            "The environment names no process that this one could follow. Give JAX_COORDINATOR_ADDRESS, "
+            "JAX_NUM_PROCESSES and JAX_PROCESS_ID (1 or more), or start it by Slurm, Open MPI or in a TPU slice."
+        )
+    processes.join()
+    _keep_programs()
+    work = job.read_job(pathlib.Path(processes.of_first(bytes).decode()))
+    pretrain(work.config, work.encoder, work.data, work.monitor, work.checkpoints, None, work.start)
+
+
 def _train(folder: pathlib.Path, messages: TextIO) -> dict[str, Any]:
     sys.meta_path.insert(0, NoTensorFlow())
     # Imported late: the parent's death and errors of these imports are to be noticed, too.
-    import jax
-
-    from trainer.byol import job
+    from trainer.byol import job, processes
     from trainer.byol.pretraining import pretrain
 
-    cache = compilation_cache(jax.default_backend())
-    if cache is not None:
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+    processes.join()
+    _keep_programs()
+    processes.of_first(lambda: str(folder.absolute()).encode())
     work = job.read_job(folder)
     result = pretrain(
         work.config,
@@ -54,6 +77,14 @@ def _train(folder: pathlib.Path, messages: TextIO) -> dict[str, Any]:
     )
     job.write_result(work, result)
     return {"history": result.history, "checkpoints": str(result.checkpoints.folder)}
+
+
+def _keep_programs() -> None:
+    import jax
+
+    cache = compilation_cache(jax.default_backend())
+    if cache is not None:
+        jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
 def compilation_cache(device: str) -> pathlib.Path | None:

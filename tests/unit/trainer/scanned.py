@@ -59,7 +59,7 @@ def main():
     }.items():
         found |= {f"{name}/{key}": value for key, value in values.items()}
     with unittest.mock.patch.object(jax_epoch, "_fits", return_value=False):
-        found |= {f"streamed/{key}": value for key, value in trained(True).items()}
+        found |= {f"streamed/{key}": value for key, value in trained(True, devices=2).items()}
     found |= {"monitors/batches": measured(False), "monitors/one": measured(True)}
     found |= {"monitors/broken": measured(True, broken=True)}
     np.savez(sys.argv[1], **found)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -133,6 +134,40 @@ def test_a_killed_pretrainer_takes_its_process_along_and_the_next_ends_in_the_sa
     assert len(whole) == len(resumed) > 50
     for name, value in whole.items():
         np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+
+
+def test_two_processes_end_as_one_does(pretrained, data, tmp_path):
+    """Statistics of half a batch, a gradient counted twice or other draws would be off by 1e-3 and more."""
+    folder = write_job(tmp_path / "job", data, dataclasses.replace(ON_JAX, devices=0))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    place = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "KERAS_BACKEND": "jax"}
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "trainer.byol.jax_process"],
+        cwd=ROOT,
+        env=os.environ | place | {"JAX_PROCESS_ID": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in (place | {"JAX_PROCESS_ID": "0"}).items():
+                patch.setenv(name, value)
+            history, checkpoints = engine.train_on_jax(folder, lambda values: None)
+        _, said = follower.communicate(timeout=60)
+    finally:
+        follower.kill()
+    assert follower.returncode == 0, said
+    assert "epoch 2/2" in said  # it has made the same updates
+    record = json.loads((pretrained / "model" / "pretraining.json").read_text())
+    for epoch, expected in zip(history, record["epochs"], strict=True):
+        assert epoch["loss"] == pytest.approx(expected["loss"], abs=2e-5)
+    together, alone = networks(folder), networks(pretrained / "model")
+    assert together.keys() == alone.keys()
+    for name, value in alone.items():
+        np.testing.assert_allclose(together[name], value, atol=5e-5, rtol=5e-5, err_msg=name)
+    assert list(checkpoints.glob("checkpoint-*.npz"))
 
 
 def _is_alive(pid):

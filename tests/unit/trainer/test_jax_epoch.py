@@ -9,6 +9,8 @@ import sys
 import numpy as np
 import pytest
 
+from trainer.byol import jax_epoch
+
 ROOT = pathlib.Path(__file__).parents[3]
 
 if importlib.util.find_spec("jax") is None:
@@ -35,7 +37,7 @@ def found(tmp_path_factory):
     return dict(np.load(out))
 
 
-@pytest.mark.parametrize(("which", "devices"), [("scan", 1), ("streamed", 1), ("two", 2)])
+@pytest.mark.parametrize(("which", "devices"), [("scan", 1), ("streamed", 2), ("two", 2)])
 def test_ten_updates_end_like_those_of_fit(found, which, devices):
     """An order, a draw or a step count that is another would be off by 1e-3 and more."""
     assert int(found[f"{which}/devices"]) == devices
@@ -45,6 +47,23 @@ def test_ten_updates_end_like_those_of_fit(found, which, devices):
         np.testing.assert_allclose(
             found[f"{which}/{name}"], found[f"fit/{name}"], atol=5e-5, rtol=5e-5, err_msg=name
         )
+
+
+def test_a_model_has_one_program_for_all_its_epochs(monkeypatch, shared_model, images):
+    """A second one would put all images on the device again."""
+    made = []
+
+    class Counted:
+        def __init__(self, model, images):
+            made.append(model)
+
+        def run(self, order):
+            return [1.0] * len(order)
+
+    monkeypatch.setattr(jax_epoch, "_Program", Counted)
+    for _ in range(3):
+        assert jax_epoch.fit(shared_model, images, np.zeros((5, 2), int), 4, []) == 1.0
+    assert len(made) == 1
 
 
 def test_the_monitors_as_one_program_are_those_batch_by_batch(found):

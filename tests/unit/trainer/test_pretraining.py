@@ -342,7 +342,7 @@ def test_a_rate_that_is_far_too_high_is_named_and_writes_no_broken_checkpoint(da
     with pytest.raises(monitors.CollapseError, match=r"finite numbers: loss nan.*Lower the learning rate"):
         pretrain(wild, TINY, data, None, tmp_path)
     for path in tmp_path.rglob("*.npz"):
-        header, _ = checkpoint._read(path)
+        header, _ = checkpoint._parsed(checkpoint._read(path))
         assert np.isfinite(header["position"]["loss"])
 
 
