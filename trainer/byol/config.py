@@ -176,7 +176,7 @@ class PretrainingConfig:
             (docs/decisions/0034-engines.md); "auto" is "jax" where JAX sees a GPU or a TPU, else "tensorflow".
         devices: that each batch is divided among, by JAX's own data parallelism; 0 takes every accelerator. TensorFlow
             trains on one; asked for several it is refused before the run. Batch norm, loss and augmentations are
-            those of the whole batch.
+            those of the whole batch. With several processes (docs/decisions/0036-several-processes.md) it is 0.
     """
 
     epochs: int = 1
