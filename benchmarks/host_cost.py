@@ -1,6 +1,6 @@
 """What the host spends on one update beside the device: a preset's training loop around a program that does nothing.
 
-    python -m benchmarks.host_cost --preset gpu
+    .venv/bin/python -m benchmarks.host_cost --preset gpu
 
 puts, in the place of the compiled scan of `trainer/byol/jax_epoch.py`, one that takes and gives back as many arrays and
 computes nothing, and prints the microseconds of an update: order of the images, dispatch, new values of every variable,

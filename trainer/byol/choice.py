@@ -66,7 +66,7 @@ def _check_place(config: PretrainingConfig) -> None:
     if place.number > 0:
         raise ValueError(
             f"The environment says that this is process {place.number} of {place.count}; a run is the first one's, "
-            "number 0. Start `KERAS_BACKEND=jax python -m trainer.byol.jax_process` here, which trains with it."
+            f"number 0. Start `KERAS_BACKEND=jax {sys.executable} -m trainer.byol.jax_process` here to train with it."
         )
     if config.devices != 0 or choose(config.engine) != "jax":
         raise ValueError(

@@ -28,6 +28,9 @@ def make_view(images, draws, config: ViewConfig):
 
     Returns:
         [batch, config.size, config.size, 3] float32 in [0, 1].
+
+    Raises:
+        ValueError: for images of another size.
     """
     view = _resample(images, draws, config)
     jittered = ops.clip(_jitter(view, draws, config), 0.0, 1.0)
@@ -49,6 +52,11 @@ def crop_boxes(draws):
 
 def _resample(images, draws, config: ViewConfig):
     """[b, 32, 32, 3] -> [b, size, size, 3]."""
+    if tuple(images.shape[1:3]) != (LARGEST_SIDE, LARGEST_SIDE):
+        raise ValueError(
+            f"Views of the kind garder14 are crops of 32x32 images; received {images.shape[1]}x{images.shape[2]}. "
+            "Give pretraining.view_1.kind=byol and pretraining.view_2.kind=byol."
+        )
     top, left, height, width = crop_boxes(draws)
     rows = _bilinear_matrix(top, height, config.size)
     columns = _bilinear_matrix(left, width, config.size)

@@ -5,7 +5,7 @@
 Each line that it writes to MESSAGES_FD is a JSON object: "log", "epoch", "error" or, as the last one, "done". It ends
 when its standard input does: with the process that started it, however that one ended.
 
-    KERAS_BACKEND=jax python -m trainer.byol.jax_process
+    KERAS_BACKEND=jax .venv/bin/python -m trainer.byol.jax_process
 
 is one of several processes but the first (`trainer.byol.processes`). It waits until the first one, which is started as
 above, has a job for them, and takes its share of that training. The job's folder has to be there on its host, too.

@@ -84,7 +84,9 @@ def test_its_crops_are_13_to_32_pixels_and_inside_the_image():
         assert (start == np.floor(start)).all()
 
 
-def test_a_view_of_it_with_blur_is_refused():
+def test_a_view_of_it_with_blur_or_of_other_images_is_refused():
+    with pytest.raises(ValueError, match=r"crops of 32x32 images; received 64x64\. Give .*kind=byol"):
+        augmentations.make_view(np.zeros((1, 64, 64, 3), np.float32), drawn(1), VIEW)
     with pytest.raises(ValueError, match=r"neither blur nor solarisation; received blur=0.5"):
         ViewConfig(kind="garder14", blur=0.5)
     with pytest.raises(ValueError, match=r"kind is one of byol, garder14; received 'odd'"):
