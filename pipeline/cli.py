@@ -183,7 +183,11 @@ def versions(root: RootOption, as_json: JsonOption = False) -> None:
             "yes" if version.served else "",
             str(version.record.get("published_at", ""))[:16].replace("T", " "),
             str(version.origin),
-            "" if version.accuracy is None else f"{version.accuracy:.2%}",
+            f"{version.accuracy:.2%}"
+            if version.accuracy is not None
+            else ""
+            if version.judged
+            else "not judged",
             version.digest.removeprefix("sha256:")[:10],
         )
     console.screen().print(table)
@@ -292,6 +296,7 @@ def _told(version: "Version") -> dict[str, object]:
         "published_at": version.record.get("published_at"),
         "origin": version.origin,
         "accuracy": version.accuracy,
+        "judged": version.judged,
         "digest": version.digest,
     }
 
@@ -394,7 +399,8 @@ def _demo_data(place: Root) -> pathlib.Path:
 def _run(config: PipelineConfig, preset: str, records: Records, place: Root) -> "Summary":
     log_file = place.logs / f"{time.strftime('%Y%m%dT%H%M%S')}.log"
     with console.quiet(log_file) as person:
-        person.print(f"Preset {preset}, data {records.folder}. Full log: {log_file}", highlight=False)
+        said = f"Preset {preset}, data {records.folder}. Full log: {log_file}"
+        person.print(said, highlight=False, markup=False)
         with console.loading(person):
             from pipeline.run import local_runner
 
@@ -403,14 +409,18 @@ def _run(config: PipelineConfig, preset: str, records: Records, place: Root) -> 
 
 def _tell(summary: "Summary") -> None:
     table = Table(title=f"Run {summary.run_id}", show_header=False)
-    table.add_row("linear probe, test split (TFMA)", f"{summary.linear_accuracy:.2%}")
-    table.add_row("the same on an untrained encoder", f"{summary.random_encoder_linear_accuracy:.2%}")
-    table.add_row("kNN, held-out training images", f"{summary.knn_accuracy:.2%}")
+    table.add_row("linear probe, test split (TFMA)", _share(summary.linear_accuracy))
+    table.add_row("the same on an untrained encoder", _share(summary.random_encoder_linear_accuracy))
+    table.add_row("kNN, held-out training images", _share(summary.knn_accuracy))
     table.add_row("blessed", "yes" if summary.blessed else "no")
     table.add_row("served version", str(summary.pushed_version or "none pushed"))
     table.add_row("served from", summary.pushed_path or "")
     table.add_row("seconds, loading and report included", f"{time.monotonic() - console.process_start():.0f}")
     console.screen().print(table)
+
+
+def _share(accuracy: float | None) -> str:
+    return "not judged: no labels" if accuracy is None else f"{accuracy:.2%}"
 
 
 def _refuse(summary: "Summary") -> NoReturn:

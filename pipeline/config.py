@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from components.data import data_limits
 from components.data.data_limits import DataLimits
-from components.serving.serving_limits import APPROVALS, AUTOMATIC, ServingLimits
+from components.serving.serving_limits import APPROVALS, AUTOMATIC, REFUSE, WITHOUT_LABELS, ServingLimits
 from trainer import architecture, settings
 from trainer.byol.config import WARM_STARTS, HeadConfig, OptimizerConfig, PretrainingConfig, ViewConfig
 from trainer.probe.config import ProbeConfig
@@ -38,6 +38,8 @@ class GateConfig:
         corruption_severity: 1 to 5.
         approval: "automatic" pushes what the gate blessed; "manual" keeps it as a candidate until `byol approve` or
             `byol reject`.
+        without_labels: of a data set without any label, of which nothing can be judged: "refuse" pushes no encoder,
+            "push" pushes one that passed the serving check alone.
     """
 
     minimum_accuracy: float
@@ -53,6 +55,7 @@ class GateConfig:
     robustness_images: int = 2000
     corruption_severity: int = 3
     approval: str = AUTOMATIC
+    without_labels: str = REFUSE
 
     def __post_init__(self) -> None:
         for name in (
@@ -75,21 +78,21 @@ class GateConfig:
             raise ValueError(f"gate.confidence is above 0.5 and below 1; received {self.confidence}.")
         if not 1 <= self.corruption_severity <= 5:
             raise ValueError(f"gate.corruption_severity is 1 to 5; received {self.corruption_severity}.")
-        if self.approval not in APPROVALS:
-            known = ", ".join(APPROVALS)
-            raise ValueError(f"gate.approval is one of {known}; received {self.approval!r}.")
-        if self.minimum_test_images < 1:
-            raise ValueError(f"gate.minimum_test_images is at least 1; received {self.minimum_test_images}.")
-        if self.robustness_images < 1:
-            raise ValueError(f"gate.robustness_images is at least 1; received {self.robustness_images}.")
+        _check_choice("approval", self.approval, APPROVALS)
+        _check_choice("without_labels", self.without_labels, WITHOUT_LABELS)
+        for name in ("minimum_test_images", "robustness_images"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"gate.{name} is at least 1; received {getattr(self, name)}.")
 
     def floors(self, label_names: Sequence[str]) -> tuple[float, ...]:
-        """The floor of each of the data set's classes, in the order of its label names.
+        """The floor of each of the data set's classes, in the order of its label names; none without classes.
 
         Raises:
             ValueError: there are several, and not as many as classes, or one is of a class that is none of these.
         """
         classes = len(label_names)
+        if not classes:
+            return ()
         if isinstance(self.class_floors, dict):
             for name in self.class_floors.keys() - set(label_names):
                 close = difflib.get_close_matches(name, label_names, n=1)
@@ -108,6 +111,11 @@ class GateConfig:
                 f"received {len(self.class_floors)}."
             )
         return self.class_floors if len(self.class_floors) == classes else self.class_floors * classes
+
+
+def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"gate.{name} is one of {', '.join(known)}; received {value!r}.")
 
 
 def _check_share(name: str, value: float) -> None:

@@ -97,6 +97,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "components/gate/verdict.py",
         "components/gate/gate_metrics.py",
         "components/gate/gate_statistics.py",
+        "components/gate/markdown_table.py",
         "components/gate/misses.py",
         "components/serving/pusher.py",
         "components/gate/robustness.py",
@@ -106,6 +107,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "components/gate/model_card.py",
         "components/data/data_digest.py",
         "components/gate/gate_statistics.py",
+        "components/gate/markdown_table.py",
         "components/gate/verdict.py",
     ),
     PUSHER: (
@@ -139,6 +141,7 @@ class Locations:
         schema: the reviewed schema, where the run finds it.
         test: folder of a test set that stays the same from span to span; None takes the span's own test images.
         data_set: what the records say they hold.
+        newest_labelled: whether the span's own test images have labels, beside a fixed test set.
     """
 
     data: str
@@ -151,6 +154,7 @@ class Locations:
     schema: str = SCHEMA_FILE
     test: str | None = None
     data_set: DataSet = CIFAR10
+    newest_labelled: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,8 +193,6 @@ def create_pipeline(
         beam_args: how Beam runs.
         bindings: how the orchestrator looks at earlier runs.
     """
-    classes = locations.data_set.classes
-
     # Records become Examples: raw pixels, label, content hash and image-quality figures.
     example_gen = _example_gen(locations)
     examples = example_gen.outputs["examples"]
@@ -223,38 +225,26 @@ def create_pipeline(
     parent = bindings.warm_start(locations) if bindings.warm_start else None
     pretrainer = _pretrainer(config, locations, transform, parent)
     linear_probe = _linear_probe(config, locations, transform, pretrainer)
-    random_probe = _random_probe(config, locations, transform)
-    model = linear_probe.outputs["model"]
+    model, baseline = linear_probe.outputs["model"], served.outputs["model"]
 
-    # The test split is read here and nowhere before: every row, against floors, the served model and the control.
-    baseline, untrained = served.outputs["model"], random_probe.outputs["model"]
-    floors = eval_config.gate(config.gate, locations.data_set.label_names)
-    evaluator = _evaluator(EVALUATOR, test_examples, model, baseline, floors)
-    random_evaluator = _evaluator(
-        RANDOM_EVALUATOR, test_examples, model, untrained, eval_config.gain(config.gate, classes)
-    )
-    # With a test set of its own, the span's test images say how the model does on the newest data.
-    newest_evaluator = (
-        _evaluator(NEWEST_EVALUATOR, examples, model, baseline, eval_config.newest(config.gate, classes))
-        if test_example_gen
-        else None
-    )
-    robustness = _robustness(config, model, test_examples)
+    # What has no label is not judged; all else is read here and nowhere before.
+    judges = None
+    if locations.data_set.classes:
+        newest = examples if test_example_gen and locations.newest_labelled else None
+        judges = _judges(config, locations, transform, Judged(model, baseline, test_examples, newest))
 
     # The exported model answers real requests; then one verdict on all that was measured, and what is known in words.
     serving_check = _serving_check(config, linear_probe)
-    verdict = _verdict(
-        config, model, evaluator, random_evaluator, newest_evaluator, robustness, serving_check
-    )
+    verdict = _verdict(config, model, judges, serving_check)
     model_card = _model_card(config, verdict, trained_on, test_examples if test_example_gen else None)
 
     # What all of them bless moves into the served folder in one rename.
     judged = {
         "model_blessing": verdict.outputs["blessing"],
         "infra_blessing": serving_check.outputs["blessing"],
-        "evaluation": evaluator.outputs["evaluation"],
         "card": model_card.outputs["card"],
         "baseline_model": baseline,
+        **({"evaluation": judges.evaluator.outputs["evaluation"]} if judges else {}),
     }
     pusher = _pusher(config, locations, linear_probe, judged, examples)
     kept_networks = bindings.kept_networks(pretrainer, pusher, locations) if bindings.kept_networks else None
@@ -264,10 +254,87 @@ def create_pipeline(
         beam_args,
         *(example_gen, test_example_gen, statistics_gen, schema, example_validator),
         *(spans_so_far, anomaly_gate, served, label_check, kept_span, window, transform),
-        *(parent, pretrainer, linear_probe, random_probe),
-        *(evaluator, random_evaluator, newest_evaluator, robustness, serving_check),
-        *(verdict, model_card, pusher, kept_networks),
+        *(parent, pretrainer, linear_probe),
+        *(judges.nodes if judges else ()),
+        *(serving_check, verdict, model_card, pusher, kept_networks),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """What is judged, against what, and on what.
+
+    Attributes:
+        model: the exported one.
+        baseline: the served one, or nothing.
+        test_examples: with the test split that decides.
+        newest: the newest span's Examples, where its own test images are another, labelled split.
+    """
+
+    model: BaseChannel
+    baseline: BaseChannel
+    test_examples: BaseChannel
+    newest: BaseChannel | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Judges:
+    """The nodes that measure a model on labelled test images."""
+
+    random_probe: tfx.components.Trainer
+    evaluator: tfx.components.Evaluator
+    random_evaluator: tfx.components.Evaluator
+    newest_evaluator: tfx.components.Evaluator | None
+    robustness: BaseNode
+
+    @property
+    def nodes(self) -> tuple[BaseNode | None, ...]:
+        """In the order of the data path."""
+        return (
+            *(self.random_probe, self.evaluator, self.random_evaluator),
+            *(self.newest_evaluator, self.robustness),
+        )
+
+    def evidence(self) -> dict[str, BaseChannel]:
+        """The Verdict's inputs."""
+        newest = self.newest_evaluator
+        return {
+            "evaluation": self.evaluator.outputs["evaluation"],
+            "evaluation_blessing": self.evaluator.outputs["blessing"],
+            "gain": self.random_evaluator.outputs["evaluation"],
+            "gain_blessing": self.random_evaluator.outputs["blessing"],
+            "corrupted": self.robustness.outputs["evaluation"],
+            **({"newest": newest.outputs["evaluation"]} if newest else {}),
+            **({"newest_blessing": newest.outputs["blessing"]} if newest else {}),
+        }
+
+
+def _judges(
+    config: PipelineConfig, locations: Locations, transform: tfx.components.Transform, judged: Judged
+) -> Judges:
+    """Every test row, against floors, the served model and the control."""
+    names, classes = locations.data_set.label_names, locations.data_set.classes
+    model, baseline = judged.model, judged.baseline
+    # The control: the same probe on an untrained encoder.
+    random_probe = _random_probe(config, locations, transform)
+    evaluator = _evaluator(
+        EVALUATOR, judged.test_examples, model, baseline, eval_config.gate(config.gate, names)
+    )
+    random_evaluator = _evaluator(
+        RANDOM_EVALUATOR,
+        judged.test_examples,
+        model,
+        random_probe.outputs["model"],
+        eval_config.gain(config.gate, classes),
+    )
+    # With a test set of its own, the span's test images say how the model does on the newest data.
+    newest_evaluator = (
+        _evaluator(NEWEST_EVALUATOR, judged.newest, model, baseline, eval_config.newest(config.gate, classes))
+        if judged.newest
+        else None
+    )
+    robustness = _robustness(config, model, judged.test_examples)
+    return Judges(random_probe, evaluator, random_evaluator, newest_evaluator, robustness)
 
 
 def _example_gen(locations: Locations) -> Cifar10ExampleGen:
@@ -459,35 +526,18 @@ def _serving_check(config: PipelineConfig, linear_probe: tfx.components.Trainer)
 
 
 def _verdict(
-    config: PipelineConfig,
-    model: BaseChannel,
-    gate: tfx.components.Evaluator,
-    control: tfx.components.Evaluator,
-    newest: tfx.components.Evaluator | None,
-    robustness: BaseNode,
-    serving_check: BaseNode,
+    config: PipelineConfig, model: BaseChannel, judges: Judges | None, serving_check: BaseNode
 ) -> BaseNode:
     """Every threshold, one decision."""
     return Verdict(
         model=model,
-        evaluation=gate.outputs["evaluation"],
-        evaluation_blessing=gate.outputs["blessing"],
-        gain=control.outputs["evaluation"],
-        gain_blessing=control.outputs["blessing"],
-        corrupted=robustness.outputs["evaluation"],
         infra_blessing=serving_check.outputs["blessing"],
-        **_newest(newest),
+        **(judges.evidence() if judges else {}),
         minimum_corrupted_accuracy=config.gate.minimum_corrupted_accuracy,
         minimum_worst_corrupted_accuracy=config.gate.minimum_worst_corrupted_accuracy,
         seed_spread=config.gate.seed_spread,
+        without_labels=config.gate.without_labels,
     )
-
-
-def _newest(evaluator: tfx.components.Evaluator | None) -> dict[str, BaseChannel]:
-    """The Verdict's inputs about the newest span, if it was evaluated apart."""
-    if evaluator is None:
-        return {}
-    return {"newest": evaluator.outputs["evaluation"], "newest_blessing": evaluator.outputs["blessing"]}
 
 
 def _model_card(
@@ -521,7 +571,11 @@ def _pusher(
         settings=PushSettings(
             keep_versions=config.keep_versions,
             approval=config.gate.approval,
-            lineage={"settings": dataclasses.asdict(config), "code_digest": source_digest(ALL_SOURCES)},
+            lineage={
+                "settings": dataclasses.asdict(config),
+                "code_digest": source_digest(ALL_SOURCES),
+                "judged": "evaluation" in judged,
+            },
         ),
     )
     pusher.exec_properties["served"] = json.dumps(locations.served)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from components.gate.misses import HEADINGS, Miss
+from components.gate.misses import HEADINGS, SHOWN, Miss
 from components.staging import is_cut, read_either
 from pipeline.root import Root
 
@@ -20,7 +21,7 @@ def table(missed: Sequence[Miss]) -> Table:
         found.add_column(heading, justify="right" if is_number else "left", no_wrap=is_number)
     for miss in missed:
         if miss.asked is not None and miss.measured is not None:
-            found.add_row(*miss.cells)
+            found.add_row(*map(Text, miss.cells))  # a class may be called [bold]
     return found
 
 
@@ -40,9 +41,11 @@ def recorded(root: Root, run_id: str | None) -> tuple[Miss, ...]:
 
 def tell(missed: Sequence[Miss], screen: Console) -> None:
     """Prints the table, and a line for each miss that is no number."""
-    numbers = table(missed)
+    numbers = table(missed[:SHOWN])
     if numbers.row_count:
         screen.print(numbers, highlight=False)
-    for miss in missed:
+    for miss in missed[:SHOWN]:
         if miss.asked is None or miss.measured is None:
             screen.print(miss.words, highlight=False, markup=False, soft_wrap=True)
+    if len(missed) > SHOWN:
+        screen.print(f"And {len(missed) - SHOWN} more, which the run's report lists.", highlight=False)

@@ -35,12 +35,15 @@ class Records:
         span: the number in the folder's name, `span-N`; None for a plain folder.
         test: folder of a test set that stays the same from span to span; None takes the test files beside the others.
         data_set: what they hold; None for CIFAR-10.
+        test_labelled: whether the test files beside the others have labels; a span may be without beside a test set of
+            its own.
     """
 
     folder: pathlib.Path
     span: int | None = None
     test: pathlib.Path | None = None
     data_set: "DataSet | None" = None
+    test_labelled: bool = True
 
     @property
     def input_base(self) -> pathlib.Path:

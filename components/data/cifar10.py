@@ -49,7 +49,7 @@ class RecordFolder:
         train_files, test_files: sorted paths.
         train_label_counts, test_label_counts: of the labelled records, in label order.
         data_set: what they are.
-        train_unlabelled: training records without a label.
+        train_unlabelled, test_unlabelled: records without a label; a test split has labels throughout or none at all.
     """
 
     path: pathlib.Path
@@ -59,6 +59,7 @@ class RecordFolder:
     test_label_counts: tuple[int, ...]
     data_set: DataSet = CIFAR10
     train_unlabelled: int = 0
+    test_unlabelled: int = 0
 
     @property
     def train_records(self) -> int:
@@ -67,8 +68,8 @@ class RecordFolder:
 
     @property
     def test_records(self) -> int:
-        """The number of test images."""
-        return sum(self.test_label_counts)
+        """The number of test images, labelled or not."""
+        return sum(self.test_label_counts) + self.test_unlabelled
 
 
 def encode_records(images: np.ndarray, labels: np.ndarray, data_set: DataSet = CIFAR10) -> bytes:
@@ -148,9 +149,9 @@ def _labels(records: np.ndarray, source: str, first_record: int, data_set: DataS
         labels[labels == data_set.no_label] = dataset.UNLABELLED
     wrong = np.flatnonzero(labels >= data_set.classes)
     if wrong.size:
+        expected = f"0 to {data_set.classes - 1}" if data_set.classes else "none"
         raise ValueError(
-            f"{source}: record {first_record + int(wrong[0])} has label {int(labels[wrong[0]])}; expected 0 "
-            f"to {data_set.classes - 1}. "
+            f"{source}: record {first_record + int(wrong[0])} has label {int(labels[wrong[0]])}; expected {expected}. "
             "Repair or remove the file: it is damaged or not in CIFAR-10's binary layout."
         )
     return labels
@@ -191,8 +192,7 @@ def inspect_folder(folder: str | os.PathLike[str]) -> RecordFolder:
             raise ValueError(_missing_files(place, "test" if train else "train"))
         data_set = dataset.read(place)
         counts = {path: _label_counts(path, data_set) for path in (*train, *test)}
-        unlabelled = _summed([counts[path][-1:] for path in train])[0]
-        _check_test_labels({path: counts[path][-1] for path in test})
+        _check_test_labels({path: counts[path] for path in test})
     except OSError as error:
         raise ValueError(_unreadable(root, error)) from error
     return RecordFolder(
@@ -202,12 +202,15 @@ def inspect_folder(folder: str | os.PathLike[str]) -> RecordFolder:
         train_label_counts=_summed([counts[path][:-1] for path in train]),
         test_label_counts=_summed([counts[path][:-1] for path in test]),
         data_set=data_set,
-        train_unlabelled=unlabelled,
+        train_unlabelled=_summed([counts[path][-1:] for path in train])[0],
+        test_unlabelled=_summed([counts[path][-1:] for path in test])[0],
     )
 
 
 def count_test_records(folder: str | os.PathLike[str]) -> int:
     """Checks the test files of a folder, which needs no others, and returns how many records they hold.
+
+    Of a data set with classes they are all labelled: the folder is there to judge by.
 
     Raises:
         ValueError: as `inspect_folder`.
@@ -220,7 +223,7 @@ def count_test_records(folder: str | os.PathLike[str]) -> int:
             raise ValueError(_missing_files(place, "test"))
         data_set = dataset.read(place)
         counts = {path: _label_counts(path, data_set) for path in files}
-        _check_test_labels({path: found[-1] for path, found in counts.items()})
+        _check_test_labels(counts, whole=data_set.classes > 0)
         return sum(_summed(list(counts.values())))
     except OSError as error:
         raise ValueError(_unreadable(root, error)) from error
@@ -282,10 +285,16 @@ def _missing_files(folder: pathlib.Path, split: str) -> str:
     return f"{reason}."
 
 
-def _check_test_labels(missing: dict[pathlib.Path, int]) -> None:
-    """What is measured on a test split needs the truth about each of its pictures."""
-    for path, count in missing.items():
-        if count:
+def _check_test_labels(counts: dict[pathlib.Path, np.ndarray], whole: bool = False) -> None:
+    """What is measured on a test split needs the truth about each of its pictures; one without any measures nothing.
+
+    Args:
+        counts: of `_label_counts`, by file.
+        whole: whether a split without any label is refused as well.
+    """
+    labelled = any(found[:-1].any() for found in counts.values())
+    for path, found in counts.items():
+        if (count := found[-1]) and (labelled or whole):
             raise ValueError(
                 f"{path} has {count} records without a label. Unlabelled pictures are for training; move them there."
             )

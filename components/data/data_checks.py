@@ -82,7 +82,8 @@ def check_span(
     """Checks class balance of the labelled rows and duplicates among all rows of one span."""
     findings = []
     for split, rows in splits.items():
-        findings += check_classes(span, split, rows.labelled().labels, limits, names)
+        if names:
+            findings += check_classes(span, split, rows.labelled().labels, limits, names)
         findings += check_repeats(span, split, rows.hashes, limits)
     if features.TRAIN_SPLIT in splits and features.TEST_SPLIT in splits:
         shared = count_shared(splits[features.TRAIN_SPLIT].hashes, splits[features.TEST_SPLIT].hashes)
@@ -375,18 +376,21 @@ def can_see(
         count: rows of the split.
         earlier_count: rows of the split in the span before; None on a first span.
         limits: the settings.
-        classes: their number.
+        classes: their number; 0 where nothing is labelled, of which nothing is said then.
 
     Returns:
         `missing_class_from`: rows from which on a class without any is an error. With a span before: `figures`, a
         distance, and `class_shares`, the change of a share that was
         that of one class among equals, 10% of ten.
     """
-    smallest = 1 / (1 + (classes - 1) * limits.class_ratio)
-    level = limits.level / 2 / classes
-    seen = {"missing_class_from": float(np.ceil(np.log(level) / np.log1p(-smallest)))}
+    seen = {}
+    if classes:
+        smallest = 1 / (1 + (classes - 1) * limits.class_ratio)
+        level = limits.level / 2 / classes
+        seen["missing_class_from"] = float(np.ceil(np.log(level) / np.log1p(-smallest)))
     if earlier_count is not None:
         seen["figures"] = distance_limit(count, earlier_count, limits)
+    if earlier_count is not None and classes:
         part = earlier_count // classes
         more = np.arange(count // classes, count + 1)
         chance = stats.hypergeom.sf(more - 1, count + earlier_count, part + more, count)

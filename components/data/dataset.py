@@ -33,9 +33,9 @@ class DataSet:
     Attributes:
         name: in reports.
         pictures: what they are, in words.
-        label_names: at least two different ones; a label is a place among them.
+        label_names: at least two different ones, a label is a place among them; none where nothing is labelled.
         height, width: of every picture, in pixels.
-        unlabelled: whether training pictures without a label occur.
+        unlabelled: whether pictures without a label occur: among those for training, or everywhere.
     """
 
     name: str
@@ -50,8 +50,10 @@ class DataSet:
             raise ValueError(f"name is 1 to {_MAX_NAME} printable characters; received {self.name[:50]!r}")
         if len(self.pictures) > _MAX_TEXT:
             raise ValueError(f"pictures is at most {_MAX_TEXT} characters; received {len(self.pictures)}")
-        if not 2 <= len(self.label_names) <= _MAX_CLASSES:
-            raise ValueError(f"label_names are 2 to {_MAX_CLASSES} names; received {len(self.label_names)}")
+        if len(self.label_names) == 1 or len(self.label_names) > _MAX_CLASSES:
+            raise ValueError(f"label_names are none, or 2 to {_MAX_CLASSES}; received {len(self.label_names)}")
+        if not self.label_names and not self.unlabelled:
+            raise ValueError("without label_names no picture has a label: expected unlabelled to be true")
         for name in self.label_names:
             if not 0 < len(name) <= _MAX_NAME or not name.isprintable():
                 raise ValueError(
@@ -66,8 +68,14 @@ class DataSet:
 
     @property
     def classes(self) -> int:
-        """Their number."""
+        """Their number; 0 where nothing is labelled."""
         return len(self.label_names)
+
+    @property
+    def in_words(self) -> str:
+        """Its classes and the size of its pictures, in words."""
+        classes = f"{self.classes} classes" if self.label_names else "no labels"
+        return f"{classes} at {self.height}x{self.width} pixels"
 
     @property
     def shape(self) -> tuple[int, int, int]:

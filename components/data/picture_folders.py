@@ -59,8 +59,9 @@ def find(source: Place) -> list[Found]:
         found = list(_in_folder(source, None))
     if not found:
         raise ValueError(f"{source} holds no file; give a folder with pictures.")
+    labelled = any(file.label is not None for file in found)
     unlabelled = [file.path for file in found if file.split == TEST and file.label is None]
-    if unlabelled:
+    if labelled and unlabelled:
         raise ValueError(f"{unlabelled[0]} is for testing and has no label. Move it to {TRAIN}/, or label it.")
     return found
 

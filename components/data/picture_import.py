@@ -35,7 +35,8 @@ class ImportSettings:
 
     Attributes:
         height, width: of every picture, in pixels.
-        test_share: of the labelled pictures that are held out by their content where no test folder is given.
+        test_share: of the labelled pictures that are held out by their content where no test folder is given; of all
+            of them where no labelled one is.
         name, pictures: of the data set, for its description.
         background: red, green and blue, 0 to 255, under transparent pictures.
         maximum_unreadable: share of the files that may be left out as unreadable; more stops the import.
@@ -67,6 +68,7 @@ class Imported:
         data_set: its description.
         train, test: labelled pictures of each class.
         unlabelled: training pictures without a label.
+        test_unlabelled: held-out ones, of pictures of which none is held out with a label.
         repeats: files left out because an equal picture was there already.
         unreadable: reason by file.
     """
@@ -76,6 +78,7 @@ class Imported:
     train: list[int]
     test: list[int]
     unlabelled: int = 0
+    test_unlabelled: int = 0
     repeats: int = 0
     unreadable: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -148,17 +151,17 @@ def _describe(found: Sequence[Found], settings: ImportSettings, earlier: DataSet
         unknown = sorted(set(names) - set(earlier.label_names))
         if unknown or (settings.height, settings.width) != earlier.shape[:2]:
             raise ValueError(
-                f"The spans there have {earlier.classes} classes at {earlier.height}x{earlier.width} pixels; received "
+                f"The spans there have {earlier.in_words}; received "
                 f"{settings.height}x{settings.width}"
                 + (f" and the new classes {', '.join(unknown[:10])}" if unknown else "")
                 + ". Spans are of one data set: use its --size and classes, or another folder."
             )
         return dataclasses.replace(earlier, unlabelled=unlabelled)
-    if len(names) < 2:
+    if len(names) == 1:
         raise ValueError(
-            f"The probe that measures an encoder needs two classes; received {len(names)}"
-            f"{': ' + names[0] if names else ''}. Put some pictures into a folder a class; all others may lie beside "
-            "those folders, without a label."
+            f"The probe that measures an encoder needs two classes; received one: {names[0]}. Put some pictures into a "
+            "folder a class; all others may lie beside those folders, without a label. Without any class folder nothing "
+            "is labelled, and nothing measured."
         )
     try:
         return DataSet(
@@ -222,11 +225,14 @@ def _write_all(
             imported.repeats += 1
             continue
         seen[name] = file
-        if file.label is None:
-            imported.unlabelled += 1
-            writer.write(TRAIN, image, dataset.UNLABELLED)
-            continue
         held_out = file.split == TEST if has_test else is_test(name, settings.test_share)
+        if file.label is None:
+            # The labelled ones are all written by now. Whatever is measured by labels needs one for each test picture.
+            held_out = held_out and not any(imported.test)
+            imported.unlabelled += not held_out
+            imported.test_unlabelled += held_out
+            writer.write(TEST if held_out else TRAIN, image, dataset.UNLABELLED)
+            continue
         counts = imported.test if held_out else imported.train
         counts[label_of[file.label]] += 1
         writer.write(TEST if held_out else TRAIN, image, label_of[file.label])
@@ -256,12 +262,20 @@ def _check(found: Sequence[Found], imported: Imported, settings: ImportSettings,
             "--maximum-unreadable."
         )
     names = imported.data_set.label_names
-    for split, counts in ((TRAIN, imported.train), (TEST, imported.test)):
+    for split, counts, unlabelled in (
+        (TRAIN, imported.train, imported.unlabelled),
+        (TEST, imported.test, imported.test_unlabelled),
+    ):
         missing = [name for name, count in zip(names, counts, strict=True) if not count]
-        if missing and (complete or len(missing) == len(names)):
+        if missing and complete:
             raise ValueError(
                 f"No {split} picture of {', '.join(missing[:10])}: each class needs some for training and some for "
                 "testing. Add pictures, raise --test-share, or give train/ and test/ folders."
+            )
+        if not any(counts) and not unlabelled:
+            raise ValueError(
+                f"No {split} picture: some are needed for training and some for testing. Add pictures, raise "
+                "--test-share, or give train/ and test/ folders."
             )
 
 
@@ -271,6 +285,7 @@ def _record(source: Place, imported: Imported, settings: ImportSettings) -> str:
         "train": dict(zip(imported.data_set.label_names, imported.train, strict=True)),
         "test": dict(zip(imported.data_set.label_names, imported.test, strict=True)),
         "unlabelled": imported.unlabelled,
+        "test_unlabelled": imported.test_unlabelled,
         "repeats": imported.repeats,
         "reasons": dict(collections.Counter(imported.unreadable.values())),
         "unreadable": imported.unreadable,

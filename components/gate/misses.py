@@ -8,7 +8,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from components.gate import markdown_table
+
 HEADINGS = ("what", "on which pictures", "asked", "measured", "short by")
+SHOWN = 20  # that a person is shown at once; of a thousand classes as many may be missed
 SHARE, POINTS, COUNT = "share", "points", "count"
 _POINTS = 100.0  # percentage points in a share of 1
 _LEAST_SHOWN = 0.005  # points; less would be written as 0.00
@@ -85,10 +88,7 @@ def sentence(criteria: Sequence[Mapping[str, Any]]) -> str:
 
 def markdown(missed: Sequence[Miss]) -> list[str]:
     """The table as lines of Markdown; none without a row."""
-    if not missed:
-        return []
-    lines = [f"| {' | '.join(HEADINGS)} |", "|---|---|---|---|---|"]
-    return lines + [f"| {' | '.join(cell.replace('|', '/') for cell in miss.cells)} |" for miss in missed]
+    return markdown_table.lines(HEADINGS, [miss.cells for miss in missed]) if missed else []
 
 
 def _miss(criterion: Mapping[str, Any]) -> Miss:

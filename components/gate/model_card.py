@@ -18,7 +18,7 @@ from tfx.types import standard_artifacts
 
 from components.data import data_digest, dataset
 from components.data.dataset import CIFAR10, DataSet
-from components.gate import gate_statistics, robustness
+from components.gate import gate_statistics, markdown_table, robustness
 from components.gate import verdict as verdicts
 from components.serving.pusher import DATA_PROPERTY
 from components.serving.serving_folder import CARD_HTML_FILE, CARD_MARKDOWN_FILE
@@ -33,21 +33,36 @@ th{border-bottom:2px solid #888a}tr.missed td{background:#e0404030}
 td:first-child{white-space:nowrap}code{font-size:.95em}summary{cursor:pointer}
 """
 _MISSED = "missed"
+_NAMES = 100
+_LONG = 60  # rows from which on a table is shown only when asked
 
 INTENDED_USE = (
     "Embeddings of pictures like those of the data set ({pictures}): retrieval, clustering, and linear classifiers "
-    "trained on them. The signature `classify` is the probe by which the encoder was measured, not a product."
+    "trained on them."
+)
+CLASSIFIER_USE = "The signature `classify` is the probe by which the encoder was measured, not a product."
+NO_CLASSIFIER = (
+    "It answers with embeddings alone: no picture of the data set has a label, so there is no classifier, and no "
+    "signatures `classify` and `evaluate`."
 )
 DATA = (
     "Records in CIFAR-10's binary layout. A digest names the images of a split by content, in whatever files and order "
     "they lie."
 )
+MEASURED = (
+    "Everything below was measured on the test split and on fixed corruptions of it; "
+    "other data were not looked at."
+)
+NOT_MEASURED = (
+    "Nothing was measured: whether the embeddings tell pictures apart is for whoever uses them to find out."
+)
 LIMITS = (
-    "Everything below was measured on the test split and on fixed corruptions of it; other data were not looked at.",
     "Images are cut around their centre and shrunk to {height}x{width} pixels: what is small or at the border is lost.",
+    "What the training images leave out, the model has not seen. Not for decisions about people.",
+)
+CLASSIFIER_LIMITS = (
     "The classifier knows {classes} classes and answers with one of them whatever the image shows.",
     "Its probabilities are not calibrated for images of other kinds.",
-    "What the training images leave out, the model has not seen. Not for decisions about people.",
 )
 
 
@@ -142,23 +157,33 @@ def compose(
         data_set: its names and sizes.
     """
     words = {
-        "pictures": data_set.pictures or data_set.name,
+        "pictures": (data_set.pictures or data_set.name).replace("`", "'"),  # which would begin code
         "height": data_set.height,
         "width": data_set.width,
         "classes": data_set.classes,
     }
     described = [("data set", data_set.name), ("pictures", data_set.pictures)]
-    described += [("label names", ", ".join(data_set.label_names))]
+    described += [("label names", _names(data_set.label_names))]
+    judged = data_set.classes > 0
+    limits = (MEASURED, LIMITS[0], *CLASSIFIER_LIMITS, *LIMITS[1:]) if judged else (NOT_MEASURED, *LIMITS)
+    use = [INTENDED_USE.format(**words), CLASSIFIER_USE if judged else NO_CLASSIFIER]
+    measured = (
+        [
+            _metrics(verdict),
+            _slices(verdict),
+            _confusion(verdict, data_set.label_names),
+            _corrupted(verdict),
+        ]
+        if judged
+        else []
+    )
     return [
-        Section("Model card", [_summary(verdict)]),
-        Section("Intended use", [INTENDED_USE.format(**words)]),
-        Section("Limits", [limit.format(**words) for limit in LIMITS]),
+        Section("Model card", [_summary(verdict, judged)]),
+        Section("Intended use", [" ".join(use)]),
+        Section("Limits", [limit.format(**words) for limit in limits]),
         Section("Data", [DATA], ("", "value"), [*described, *data]),
-        Section("Method", [_method(settings), f"Digest of the source code: {code_digest}."]),
-        _metrics(verdict),
-        _slices(verdict),
-        _confusion(verdict, data_set.label_names),
-        _corrupted(verdict),
+        Section("Method", [_method(settings, judged), f"Digest of the source code: {code_digest}."]),
+        *measured,
         _criteria(verdict),
         Section(
             "Settings",
@@ -170,17 +195,21 @@ def compose(
     ]
 
 
+def _names(names: Sequence[str]) -> str:
+    """All of them, or the first of very many; `dataset.json` has them all."""
+    if len(names) <= _NAMES:
+        return ", ".join(names) or "none"
+    return f"{', '.join(names[:_NAMES])} and {len(names) - _NAMES} more"
+
+
 def to_markdown(sections: Sequence[Section]) -> str:
     """The card as Markdown; the first section's title is the document's."""
     blocks = []
     for level, section in zip([1, *[2] * len(sections)], sections, strict=False):
         blocks.append(f"{'#' * level} {section.title}")
-        blocks += section.paragraphs
+        blocks += [_markdown_text(paragraph) for paragraph in section.paragraphs]
         if section.header:
-            lines = [section.header, ["---"] * len(section.header), *section.rows]
-            blocks.append(
-                "\n".join(f"| {' | '.join(_escaped_cell(cell) for cell in line)} |" for line in lines)
-            )
+            blocks.append("\n".join(markdown_table.lines(section.header, section.rows)))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -203,7 +232,13 @@ def to_html(sections: Sequence[Section]) -> str:
     )
 
 
-def _summary(verdict: Mapping[str, Any]) -> str:
+def _summary(verdict: Mapping[str, Any], judged: bool) -> str:
+    passed = "let it pass unjudged" if verdict["blessed"] else "refused it"
+    if not judged:
+        return (
+            "An image encoder that learnt without labels (BYOL), from pictures of which none has one, so nothing says "
+            f"how good it is. The gate {passed}."
+        )
     return (
         "An image encoder that learnt without labels (BYOL), with a linear classifier on its frozen features. Of all "
         f"test images that classifier is {verdicts.accuracy_sentence(verdict['metrics'])}. The gate "
@@ -211,15 +246,17 @@ def _summary(verdict: Mapping[str, Any]) -> str:
     )
 
 
-def _method(settings: Mapping[str, Any]) -> str:
+def _method(settings: Mapping[str, Any], judged: bool) -> str:
+    afterwards = (
+        " Labels are used afterwards, for the linear probe on frozen features alone; its learning rate is chosen on "
+        "held-out training images. The test split is read by the evaluation alone."
+    )
     pretraining = settings["pretraining"]
     return (
         "BYOL (arXiv 2006.07733): an online network learns to predict a slowly moving average of itself on another "
         f"view of the same image, here for {pretraining['epochs']} epochs of the training split in batches of "
-        f"{pretraining['batch_size']}, seed {pretraining['seed']}. Labels are used afterwards, for the linear probe on "
-        "frozen features alone; its learning rate is chosen on held-out training images. The test split is read by the "
-        "evaluation alone."
-    )
+        f"{pretraining['batch_size']}, seed {pretraining['seed']}."
+    ) + (afterwards if judged else "")
 
 
 def _trained(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -265,10 +302,15 @@ def _slices(verdict: Mapping[str, Any]) -> Section:
         for name, values in verdict["slices"].items()
     ]
     header = ("images", "number", "accuracy", "95% interval")
-    return Section("By class and image quality", [], header, rows)
+    return Section("By class and image quality", [], header, rows, folded=len(rows) > _LONG)
 
 
 def _confusion(verdict: Mapping[str, Any], names: tuple[str, ...]) -> Section:
+    if not verdict["confusion_matrix"]:
+        confusions = verdict.get("confusions", [])
+        words = f"The {len(confusions)} most frequent mistakes; of {len(names)} classes no table of all by all is made."
+        found = [(one["true"], one["predicted"], str(one["images"])) for one in confusions]
+        return Section("Confusion", [words], ("true class", "taken for", "images"), found)
     rows = [
         (name, *map(str, counts)) for name, counts in zip(names, verdict["confusion_matrix"], strict=False)
     ]
@@ -305,7 +347,9 @@ def _criteria(verdict: Mapping[str, Any]) -> Section:
         "What was asked. The baseline of a change is the other model's accuracy; that of a corruption, the accuracy on "
         "the same images as they are."
     )
-    return Section("Gate", [words], ("metric", "images", "threshold", "value", "baseline", ""), rows)
+    return Section(
+        "Gate", [words], ("metric", "images", "threshold", "value", "baseline", ""), rows, len(rows) > _LONG
+    )
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -324,8 +368,10 @@ def _text(value: Any) -> str:
     return f"{value:.4f}".removesuffix(".0000") if isinstance(value, float) else str(value)
 
 
-def _escaped_cell(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("\n", " ")
+def _markdown_text(text: str) -> str:
+    """A paragraph, with `such` words as code and everything else as it is."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(part if part.startswith("`") else markdown_table.escaped(part) for part in parts)
 
 
 def _html_text(text: str) -> str:

@@ -26,8 +26,9 @@ from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
 from components.data import dataset, features
-from components.gate import gate_metrics, gate_statistics, misses, robustness
+from components.gate import gate_metrics, gate_statistics, markdown_table, misses, robustness
 from components.serving import pusher
+from components.serving.serving_limits import PUSH, REFUSE
 
 JSON_FILE = "verdict.json"
 MARKDOWN_FILE = "verdict.md"
@@ -40,6 +41,11 @@ SERVED = "the served model"
 ACCURACY_PROPERTY, BASELINE_ACCURACY_PROPERTY = "accuracy", "baseline_accuracy"
 COMPARISON_PROPERTY, CRITERIA_PROPERTY = "comparison", "criteria"
 FIRST, BETTER, WORSE, EQUAL = "no baseline", "better", "worse", "no measurable difference"
+LABELS = "labelled test pictures"
+NOT_JUDGED = "none, so nothing can be judged; --set gate.without_labels=push pushes the encoder all the same"
+PASSED_UNJUDGED = "none, so nothing was judged; gate.without_labels=push let it pass"
+WHOLE_MATRIX = 40  # classes up to which a table of all by all can be read, and is written
+CONFUSIONS = 50  # that are written of any number of classes
 _PATH_PARTS = 4  # of .../RUN/STEP/OUTPUT/Format-Serving
 _FLOOR, _CHANGE = "floor", "floor of the change"
 _DIFFERENCE = "_diff"  # TFMA's ending of a metric's difference to the baseline
@@ -73,27 +79,32 @@ class Criterion:
 @component
 def Verdict(  # noqa: N802, PLR0913, PLR0917 - the name is the component's, and so are its inputs
     model: InputArtifact[standard_artifacts.Model],
-    evaluation: InputArtifact[standard_artifacts.ModelEvaluation],
-    evaluation_blessing: InputArtifact[standard_artifacts.ModelBlessing],
-    gain: InputArtifact[standard_artifacts.ModelEvaluation],
-    gain_blessing: InputArtifact[standard_artifacts.ModelBlessing],
-    corrupted: InputArtifact[standard_artifacts.ModelEvaluation],
     infra_blessing: InputArtifact[standard_artifacts.InfraBlessing],
     blessing: OutputArtifact[standard_artifacts.ModelBlessing],
     verdict: OutputArtifact[standard_artifacts.ModelEvaluation],
     minimum_corrupted_accuracy: Parameter[float],
     minimum_worst_corrupted_accuracy: Parameter[float],
+    evaluation: InputArtifact[standard_artifacts.ModelEvaluation] = None,  # type: ignore[assignment]
+    evaluation_blessing: InputArtifact[standard_artifacts.ModelBlessing] = None,  # type: ignore[assignment]
+    gain: InputArtifact[standard_artifacts.ModelEvaluation] = None,  # type: ignore[assignment]
+    gain_blessing: InputArtifact[standard_artifacts.ModelBlessing] = None,  # type: ignore[assignment]
+    corrupted: InputArtifact[standard_artifacts.ModelEvaluation] = None,  # type: ignore[assignment]
     newest: InputArtifact[standard_artifacts.ModelEvaluation] = None,  # type: ignore[assignment]
     newest_blessing: InputArtifact[standard_artifacts.ModelBlessing] = None,  # type: ignore[assignment]
     seed_spread: Parameter[float] = 0.0,
+    without_labels: Parameter[str] = REFUSE,
     data_set: Parameter[str] = "",
     source_digest: Parameter[str] = "",
 ) -> None:
     """Blesses the model if every criterion is met by evidence about this very model.
 
+    Of a data set without labels there is no evaluation. Then one criterion stands for all that could not be asked, and
+    `without_labels` decides on it.
+
     Args:
         model: the exported model.
-        evaluation, evaluation_blessing: the Evaluator's, with the served model as baseline where there is one.
+        evaluation, evaluation_blessing: the Evaluator's, with the served model as baseline where there is one; none
+            of these and of the three below where nothing is labelled.
         gain, gain_blessing: the Evaluator's with the untrained encoder as baseline.
         corrupted: Robustness's `robustness.json`.
         infra_blessing: the serving check's.
@@ -103,12 +114,25 @@ def Verdict(  # noqa: N802, PLR0913, PLR0917 - the name is the component's, and 
         minimum_corrupted_accuracy, minimum_worst_corrupted_accuracy: floors for `corrupted`.
         newest, newest_blessing: an Evaluator's on the newest span's test images alone; both or neither.
         seed_spread: how far the accuracies of one recipe's seeds lie apart; a smaller change is not called better.
+        without_labels: "push" lets a model pass of which nothing can be judged; "refuse" does not.
         data_set: what it was judged on, as `DataSet.to_json` writes it.
         source_digest: of this component's source files: part of the cache key, and nothing else.
+
+    Raises:
+        ValueError: some of the evidence is missing, of a data set with labels or without.
     """
     del source_digest
-    report = json.loads((pathlib.Path(corrupted.uri) / robustness.REPORT_FILE).read_text(encoding="utf-8"))
     names = dataset.from_json(data_set).label_names
+    evidence = (evaluation, evaluation_blessing, gain, gain_blessing, corrupted)
+    if any((artifact is not None) != bool(names) for artifact in evidence):
+        given = sum(artifact is not None for artifact in evidence)
+        raise ValueError(
+            f"Expected {len(evidence) if names else 'no'} inputs about {len(names)} classes, received {given}."
+        )
+    if not names:
+        _write(blessing, verdict, unjudged(model, infra_blessing, without_labels == PUSH), model)
+        return
+    report = json.loads((pathlib.Path(corrupted.uri) / robustness.REPORT_FILE).read_text(encoding="utf-8"))
     judged = Evaluation(evaluation.uri, names)
     newest_judged = _newest_evaluation(newest, newest_blessing, names)
     control = Evaluation(gain.uri, names)
@@ -208,6 +232,20 @@ class Evaluation:
             "mcnemar_p": overall[gate_metrics.P_VALUE + _DIFFERENCE],
         }
 
+    def confusions(self) -> list[dict[str, Any]]:
+        """What is most often taken for what: `true` and `predicted` names, and `images`, the most first."""
+        wrong = [
+            (-count, actual, predicted)
+            for actual, row in enumerate(self.confusion_matrix)
+            for predicted, count in enumerate(row)
+            if count and actual != predicted
+        ]
+        names = self.label_names
+        return [
+            {"true": names[actual], "predicted": names[predicted], "images": -count}
+            for count, actual, predicted in sorted(wrong)[:CONFUSIONS]
+        ]
+
     def slice_name(self, where: tuple[Any, ...]) -> str:
         """A TFMA slice key in words: class labels by name."""
         if not where:
@@ -295,7 +333,8 @@ def compose(
 
     Returns:
         `blessed`, `reason` (one sentence, empty if blessed), `criteria`, `comparison`, `metrics`, `baseline_metrics`,
-        `slices` (name -> metrics, with the 95% interval of the accuracy), `confusion_matrix`, `corrupted`, `newest`
+        `slices` (name -> metrics, with the 95% interval of the accuracy), `confusion_matrix` (empty of more classes
+        than WHOLE_MATRIX), `confusions` (`Evaluation.confusions`), `corrupted`, `newest`
         (`metrics`, `baseline_metrics` and `comparison` on the newest span's test images; None if not evaluated).
     """
     listed = [
@@ -303,6 +342,7 @@ def compose(
         for criterion in criteria
     ]
     return {
+        "judged": True,
         "blessed": all(criterion.passed for criterion in criteria),
         "reason": misses.sentence(listed),
         "criteria": listed,
@@ -312,9 +352,44 @@ def compose(
             for where, values in sorted(judged.metrics.items(), key=lambda item: str(item[0]))
             if where
         },
-        "confusion_matrix": judged.confusion_matrix,
+        "confusion_matrix": judged.confusion_matrix if len(judged.label_names) <= WHOLE_MATRIX else [],
+        "confusions": judged.confusions(),
         "corrupted": dict(corrupted),
         "newest": None if newest is None else _overall(newest, seed_spread),
+    }
+
+
+def unjudged(model: types.Artifact, infra_blessing: types.Artifact, passes: bool) -> dict[str, Any]:
+    """The verdict on a model of which nothing can be measured, in the form of `compose`'s, with the model.
+
+    Args:
+        model: the exported model.
+        infra_blessing: the serving check's.
+        passes: whether it is blessed all the same.
+    """
+    criteria = [
+        Criterion(
+            LABELS, OVERALL, None, None, None, passes, remark=PASSED_UNJUDGED if passes else NOT_JUDGED
+        ),
+        _serving_criterion(infra_blessing),
+        *_evidence_criteria(model, {}, {"serving check": infra_blessing}),
+    ]
+    listed = [dataclasses.asdict(criterion) for criterion in criteria]
+    nothing: dict[str, Any] = {"comparison": {"result": FIRST}, "metrics": {}, "baseline_metrics": {}}
+    return {
+        "judged": False,
+        "blessed": all(criterion.passed for criterion in criteria),
+        "reason": misses.sentence(listed),
+        "criteria": listed,
+        **nothing,
+        "slices": {},
+        "confusion_matrix": [],
+        "confusions": [],
+        "corrupted": {},
+        "newest": None,
+        "control": {"result": FIRST},
+        "model": {"uri": model.uri, "id": int(model.id)},
+        "baseline_model": "",
     }
 
 
@@ -332,17 +407,30 @@ def markdown(record: Mapping[str, Any]) -> str:
     heading = "Blessed" if record["blessed"] else "Not blessed"
     lines = [f"# {heading}", ""]
     if not record["blessed"]:
-        lines += [f"{record['reason']}.", "", *misses.markdown(misses.misses(record["criteria"])), ""]
-    lines += [f"Against {SERVED}: {comparison_sentence(record['comparison'])}.", ""]
+        lines += [
+            f"{markdown_table.escaped(record['reason'])}.",
+            "",
+            *misses.markdown(misses.misses(record["criteria"])),
+            "",
+        ]
+    if record["judged"]:
+        lines += [f"Against {SERVED}: {comparison_sentence(record['comparison'])}.", ""]
+    else:
+        lines += ["No picture of the data set has a label, so nothing was judged.", ""]
     if record["newest"]:
         accuracy = accuracy_sentence(record["newest"]["metrics"])
         change = comparison_sentence(record["newest"]["comparison"])
         lines += [f"On {NEWEST} alone: {accuracy}; against {SERVED}: {change}.", ""]
-    lines += ["| | metric | images | threshold | value | baseline |", "|---|---|---|---|---|---|"]
-    for criterion in record["criteria"]:
-        numbers = [_number(criterion[key]) for key in ("threshold", "value", "baseline")]
-        mark = "met" if criterion["passed"] else "**missed**"
-        lines.append(f"| {mark} | {criterion['metric']} | {criterion['slice']} | {' | '.join(numbers)} |")
+    rows = [
+        (
+            "met" if criterion["passed"] else "missed",
+            criterion["metric"],
+            criterion["slice"],
+            *(_number(criterion[key]) for key in ("threshold", "value", "baseline")),
+        )
+        for criterion in record["criteria"]
+    ]
+    lines += markdown_table.lines(("", "metric", "images", "threshold", "value", "baseline"), rows)
     return "\n".join(lines) + "\n"
 
 

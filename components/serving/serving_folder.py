@@ -116,6 +116,11 @@ class Version:
         return recorded_accuracy(self.record)
 
     @property
+    def judged(self) -> bool:
+        """Whether the model was measured on labelled pictures; one of a data set without labels was not."""
+        return bool(self.record.get("lineage", {}).get("judged", True))
+
+    @property
     def data_set(self) -> DataSet | None:
         """What the model was trained on, which its signatures speak of; None if nothing is recorded."""
         return recorded_data_set(self.record)

@@ -5,6 +5,9 @@ import dataclasses
 # Who pushes what the gate blessed: the pipeline, or a person by `byol approve`.
 AUTOMATIC, MANUAL = "automatic", "manual"
 APPROVALS = (AUTOMATIC, MANUAL)
+# What becomes of an encoder of which nothing can be judged, as no picture has a label.
+REFUSE, PUSH = "refuse", "push"
+WITHOUT_LABELS = (REFUSE, PUSH)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,12 +42,17 @@ def contract(classes: int, shape: Sequence[int]) -> Contract:
     """Signature -> inputs and outputs, each as name -> dtype and shape after the batch; None is any size.
 
     Args:
-        classes: of the classifier.
+        classes: of the classifier; 0 for an encoder without one.
         shape: of a picture: height, width, channels.
     """
-    return {
+    embeds: Contract = {
         "serving_default": ({"image_bytes": ("string", [])}, {"embedding": ("float32", [None])}),
         "embed_pixels": ({"pixels": ("uint8", list(shape))}, {"embedding": ("float32", [None])}),
+    }
+    if not classes:
+        return embeds
+    return {
+        **embeds,
         "classify": (
             {"image_bytes": ("string", [])},
             {
@@ -115,6 +120,11 @@ class Session:
         self.figures: dict[str, Any] = {"tensorflow": tf.__version__}
         self._examples = [base64.b64decode(example) for example in self.request["examples"]]
         self._model: Any = None
+
+    @property
+    def image_signatures(self) -> list[str]:
+        """Those that take encoded images."""
+        return [name for name in IMAGE_SIGNATURES if name in self.contract]
 
     @property
     def limits(self) -> dict[str, Any]:
@@ -220,7 +230,7 @@ def check_not_an_example(session: Session) -> None:
 
 def check_image(session: Session, image: bytes) -> None:
     """An image of another kind is served, and a batch of two gives the same twice."""
-    for signature in IMAGE_SIGNATURES:
+    for signature in session.image_signatures:
         answer = session.ask(signature, [image, image])
         for key in answer.keys() - STRING_OUTPUTS:
             session.compare(f"{signature}'s {key}", answer[key][:1], answer[key][1:])
@@ -249,6 +259,8 @@ def check_agreement(session: Session) -> None:
         answers["embed_pixels"]["embedding"],
         answers["serving_default"]["embedding"],
     )
+    if "classify" not in answers:
+        return
     classified = answers["classify"]
     session.compare(
         "the probabilities of an Example and of the same image as PNG",
@@ -292,18 +304,20 @@ def check_session(session: Session) -> None:
 def check_reference(session: Session) -> None:
     """What is served is what the trainer computed."""
     with np.load(session.request["reference"], allow_pickle=False) as reference:
-        absent = {"pixels", "embedding", "probabilities"} - set(reference.files)
+        expected = {"pixels", "embedding", *(["probabilities"] if "classify" in session.contract else [])}
+        absent = expected - set(reference.files)
         if absent:
             raise CheckFailedError(f"the trainer's reference lacks {', '.join(sorted(absent))}")
-        pixels, embedding, probabilities = (
-            reference[key] for key in ("pixels", "embedding", "probabilities")
-        )
+        pixels, embedding = reference["pixels"], reference["embedding"]
+        probabilities = reference["probabilities"] if "probabilities" in expected else None
     if len(pixels) == 0:
         raise CheckFailedError("the trainer's reference holds no image")
     for start in range(0, len(pixels), LARGE_BATCH):
         rows = slice(start, start + LARGE_BATCH)
         served = session.ask("embed_pixels", pixels[rows])["embedding"]
         session.compare("the served embedding and the trainer's", served, embedding[rows])
+        if probabilities is None:
+            continue
         images = [session.png(image) for image in pixels[rows]]
         served = session.ask("classify", images)["probabilities"]
         session.compare("the served probabilities and the trainer's", served, probabilities[rows])
@@ -356,9 +370,10 @@ def checks(session: Session) -> Iterator[tuple[str, Callable[[], None]]]:
         "animated GIF": ANIMATED_GIF,
     }
     for name, image in hostile.items():
-        for signature in IMAGE_SIGNATURES:
+        for signature in session.image_signatures:
             yield f"{name}/{signature}", functools.partial(check_hostile_image, session, image, signature)
-    yield "not an Example/evaluate", functools.partial(check_not_an_example, session)
+    if "evaluate" in session.contract:
+        yield "not an Example/evaluate", functools.partial(check_not_an_example, session)
     served = {
         "grey JPEG": tf.io.encode_jpeg(gradient[:48, :48, :1]).numpy(),
         "JPEG of 600 x 400": jpeg,

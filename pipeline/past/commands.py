@@ -265,7 +265,7 @@ def _tell_spans(found: "History", screen: Console) -> None:
     for column in table.columns[:-1]:
         column.no_wrap = True
     for span in found.spans:
-        table.add_row(str(span.span), span.state, span.seen[:10], str(len(span.runs)), span.reason)
+        table.add_row(str(span.span), span.state, span.seen[:10], str(len(span.runs)), Text(span.reason))
     screen.print()
     screen.print(table, highlight=False)
 

@@ -50,7 +50,7 @@ class TestSplit:
     Attributes:
         images: [n, height, width, 3] uint8.
         labels: [n] int64.
-        probabilities: [n, classes] float32, of the signature that TFMA judged.
+        probabilities: [n, classes] float32, of the signature that TFMA judged; None of an encoder without classifier.
         sample: [m] int64, the rows that were embedded.
         vectors: [m, d] float32.
     """
@@ -59,7 +59,7 @@ class TestSplit:
 
     images: np.ndarray
     labels: np.ndarray
-    probabilities: np.ndarray
+    probabilities: np.ndarray | None
     sample: np.ndarray
     vectors: np.ndarray
 
@@ -108,6 +108,7 @@ class DataFacts:
         findings: the AnomalyGate's, as it wrote them.
         allowed: whether errors were let through.
         unlabelled: training images without a label.
+        rows: images of each split, labelled or not.
         agreement: LabelCheck's: with which share of the labels the served model agrees; empty when none was served.
     """
 
@@ -119,6 +120,7 @@ class DataFacts:
     allowed: bool
     agreement: dict[str, Any] = dataclasses.field(default_factory=dict)
     unlabelled: int = 0
+    rows: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,10 +276,13 @@ def _test_split(run: StoredRun, examples: standard_artifacts.Examples) -> TestSp
         pathlib.Path(path_utils.serving_model_path(run.output(pipeline.LINEAR_PROBE, "Model").uri))
     )
     sample = measures.spread_rows(len(rows.labels), MAP_IMAGES)
+    classifies = "evaluate" in model.signatures
     return TestSplit(
         images=rows.images,
         labels=rows.labels,
-        probabilities=model.call("evaluate", {"examples": rows.serialized})["probabilities"],
+        probabilities=(
+            model.call("evaluate", {"examples": rows.serialized})["probabilities"] if classifies else None
+        ),
         sample=sample,
         vectors=model.call("embed_pixels", {"pixels": rows.images[sample]})["embedding"],
     )
@@ -332,6 +337,7 @@ def _data(run: StoredRun, examples: standard_artifacts.Examples) -> DataFacts:
             name: np.bincount(rows.labelled().labels, minlength=classes).tolist()
             for name, rows in splits.items()
         },
+        rows={name: len(rows.labels) for name, rows in splits.items()},
         unlabelled=int((splits[features.TRAIN_SPLIT].labels == dataset.UNLABELLED).sum()),
         figures=[_compared(name, values, earlier_train.get(name), limits) for name, values in train.items()],
         findings=written["findings"],

@@ -85,7 +85,9 @@ def last_runs(summaries: Iterable[pathlib.Path], run_id: str) -> tuple[dict[str,
             found.append(json.loads(read_either(path)))
         except (OSError, ValueError):
             continue  # only a point of a curve is lost
-    known = [one for one in found if one.get("run_id", "") <= run_id and "linear_accuracy" in one]
+    known = [
+        one for one in found if one.get("run_id", "") <= run_id and one.get("linear_accuracy") is not None
+    ]
     return tuple(sorted(known, key=lambda one: str(one["run_id"]))[-TREND_RUNS:])
 
 

@@ -17,6 +17,9 @@ ACCURACY, EXAMPLE_COUNT = "sparse_categorical_accuracy", "example_count"  # TFMA
 GAIN = "paired_accuracy_change_lower"  # over the untrained encoder, the lower bound of the paired interval
 MISTAKES = 24
 NEIGHBORS = 6
+QUERIES = 20  # of neighbors shown, of so many classes, or of test images without labels
+# Classes up to which a page names each of them in its charts; of more it shows those that are told worst.
+FEW_CLASSES = 30
 # Share from which white is easier to read than black on a cell of the confusion matrix.
 WHITE_FROM = 0.83
 # Of a class's name on the map, in its view box, as large as a phone shows it.
@@ -106,11 +109,12 @@ class Group:
     """The test images of one class on the map.
 
     Attributes:
-        name, color: of the class.
+        number, name, color: of the class.
         points: its images.
         x, name_y: where its name goes.
     """
 
+    number: int
     name: str
     color: str
     points: list[Point]
@@ -160,49 +164,38 @@ def render(facts: Facts, folder: pathlib.Path = pathlib.Path()) -> str:
 def context(facts: Facts) -> dict[str, Any]:
     """What the template is given."""
     test, names = facts.test, facts.data_set.label_names
-    predicted = test.probabilities.argmax(1)
-    matrix = measures.confusion(test.labels, predicted, len(names))
-    bins = measures.calibration(test.labels, test.probabilities)
-    mistakes = measures.worst_mistakes(test.labels, test.probabilities, MISTAKES)
+    probabilities = test.probabilities
+    mistakes = (
+        np.array([], np.int64)
+        if probabilities is None
+        else measures.worst_mistakes(test.labels, probabilities, MISTAKES)
+    )
     album = _album(facts, mistakes)
     return {
         "summary": facts.summary,
         # Runs of older code recorded fewer settings.
         "floor": facts.settings.get("gate", {}).get("minimum_accuracy"),
         "missed": misses.misses(facts.verdict.get("criteria", [])),
+        "most_missed": misses.SHOWN,
         "missed_headings": misses.HEADINGS,
         # The page ends the sentence itself.
         "reason": (
             misses.sentence(facts.verdict.get("criteria", [])) or facts.summary["not_pushed_because"] or ""
         ).rstrip("."),
         "criteria": each_remark_once(facts.verdict.get("criteria", [])),
-        "gain": gain_words(facts.verdict.get("criteria", [])),
-        "comparison": facts.verdict.get("comparison", {}),
         "classes": names,
         "data_set": facts.data_set,
         "album": album,
-        "accuracy": accuracy_bars(facts, int((predicted == test.labels).sum())),
-        "overall": measures.share(int(matrix.trace()), int(matrix.sum())),
-        "class_bars": class_bars(matrix, class_floors(facts.settings.get("gate", {}), names), names),
-        "class_rows": class_rows(matrix, names),
+        "judged": probabilities is not None,
+        **({} if probabilities is None else _judged(facts, probabilities, mistakes, album)),
+        "test_images": len(test.labels),
         "serving": serving_rows(facts.serving),
         "origin": facts.origin,
-        "trend": trend(facts.origin.earlier),
-        "slices": slice_bars(facts.verdict.get("slices", {})),
-        "corrupted": corruption_bars(facts.verdict.get("corrupted", {})),
-        "matrix": matrix.tolist(),
-        "shades": (matrix / np.maximum(matrix.sum(1, keepdims=True), 1)).tolist(),
-        "white_from": WHITE_FROM,
-        "bins": bins,
-        "calibration_error": measures.calibration_error(bins),
-        "mean_confidence": float(test.probabilities.max(1).mean()),
         "curves": curves(facts.history),
         "epochs": facts.history,
         "history_rows": list(zip(*facts.history.values(), strict=True)),
         **_map(facts, album),
         "neighbors": _neighbors(facts, album),
-        "mistakes": [_mistake(facts, album, int(row)) for row in mistakes],
-        "mistake_total": int((predicted != test.labels).sum()),
         "views": _view_pictures(facts, album),
         "view_settings": view_settings(facts.settings.get("pretraining", {})),
         "data": facts.data,
@@ -214,6 +207,37 @@ def context(facts: Facts) -> dict[str, Any]:
         "environment": facts.environment,
         "code_digest": facts.code_digest,
         "settings": sorted(flat(facts.settings).items()),
+    }
+
+
+def _judged(facts: Facts, probabilities: np.ndarray, mistakes: np.ndarray, album: Sprite) -> dict[str, Any]:
+    """What the template is given of a model that was measured on labelled test images."""
+    test, names = facts.test, facts.data_set.label_names
+    predicted = probabilities.argmax(1)
+    matrix = measures.confusion(test.labels, predicted, len(names))
+    bins = measures.calibration(test.labels, probabilities)
+    bars = class_bars(matrix, class_floors(facts.settings.get("gate", {}), names), names)
+    few = len(names) <= FEW_CLASSES
+    return {
+        "gain": gain_words(facts.verdict.get("criteria", [])),
+        "comparison": facts.verdict.get("comparison", {}),
+        "accuracy": accuracy_bars(facts, int((predicted == test.labels).sum())),
+        "overall": measures.share(int(matrix.trace()), int(matrix.sum())),
+        "few_classes": few,
+        "class_bars": bars if few else sorted(bars, key=lambda bar: bar.value)[:FEW_CLASSES],
+        "confusions": [] if few else confusions(matrix, names),
+        "class_rows": class_rows(matrix, names),
+        "trend": trend(facts.origin.earlier),
+        "slices": slice_bars(facts.verdict.get("slices", {})),
+        "corrupted": corruption_bars(facts.verdict.get("corrupted", {})),
+        "matrix": matrix.tolist() if few else [],
+        "shades": (matrix / np.maximum(matrix.sum(1, keepdims=True), 1)).tolist() if few else [],
+        "white_from": WHITE_FROM,
+        "bins": bins,
+        "calibration_error": measures.calibration_error(bins),
+        "mean_confidence": float(probabilities.max(1).mean()),
+        "mistakes": [_mistake(facts, probabilities, album, int(row)) for row in mistakes],
+        "mistake_total": int((predicted != test.labels).sum()),
     }
 
 
@@ -272,6 +296,18 @@ def class_bars(
             name = names[number]
             bars.append(Bar(name, part.value, text, part.lower, part.upper, floors[number]))
     return bars
+
+
+def confusions(matrix: np.ndarray, names: tuple[str, ...]) -> list[tuple[str, str, int]]:
+    """What is most often taken for what, and how often: at most FEW_CLASSES pairs, the most frequent first."""
+    wrong = matrix - np.diag(np.diag(matrix))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:FEW_CLASSES]
+    pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
+    return [
+        (names[actual], names[said], int(wrong[actual, said]))
+        for actual, said in pairs
+        if wrong[actual, said]
+    ]
 
 
 def class_rows(matrix: np.ndarray, names: tuple[str, ...]) -> list[ClassRow]:
@@ -430,24 +466,29 @@ def _picture(album: Sprite, name: str, text: str, caption: str = "", good: bool 
 
 
 def _map(facts: Facts, album: Sprite) -> dict[str, Any]:
-    """Points by class, and how well the map tells classes apart."""
-    test = facts.test
-    labels, names = test.labels[test.sample], facts.data_set.label_names
+    """Points by class, and how well the map tells classes apart; one group, and nothing to tell, without labels."""
+    test, data_set = facts.test, facts.data_set
+    labels = test.labels[test.sample]
     placed = measures.flat_map(test.vectors)
-    predicted = test.probabilities.argmax(1)
-    points: list[list[Point]] = [[] for _ in names]
+    predicted = None if test.probabilities is None else test.probabilities.argmax(1)
+    points: dict[int, list[Point]] = {label: [] for label in sorted(set(labels.tolist()))}
     for row, label, (x, y) in zip(test.sample.tolist(), labels.tolist(), placed.tolist(), strict=True):
-        said = names[predicted[row]]
-        name = names[label]
-        words = f"{name}, test image {row}" + ("" if said == name else f", taken for {said}")
+        name = data_set.label_name(label)
+        words = f"{name}, test image {row}"
+        if predicted is not None and predicted[row] != label:
+            words += f", taken for {data_set.label_name(int(predicted[row]))}"
         points[label].append(Point(20 + 660 * x, 20 + 520 * y, _picture(album, f"test-{row}", words)))
-    kept = [number for number, found in enumerate(points) if found]
-    middles = [_dense_place(np.array([(point.x, point.y) for point in points[k]])) for k in kept]
-    groups = [
-        Group(names[k], COLORS[k % len(COLORS)], points[k], x, y)
-        for k, (x, y) in zip(kept, apart(middles), strict=True)
+    few = data_set.classes <= FEW_CLASSES
+    middles = [
+        _dense_place(np.array([(point.x, point.y) for point in found])) if few else (0.0, 0.0)
+        for found in points.values()
     ]
-    return {"groups": groups, "mapped": len(labels), "separation": measures.separation(placed, labels)}
+    groups = [
+        Group(label, data_set.label_name(label), COLORS[label % len(COLORS)], found, x, y)
+        for (label, found), (x, y) in zip(points.items(), apart(middles) if few else middles, strict=True)
+    ]
+    separation = None if predicted is None else measures.separation(placed, labels)
+    return {"groups": groups, "mapped": len(labels), "separation": separation}
 
 
 def _dense_place(places: np.ndarray) -> tuple[float, float]:
@@ -476,31 +517,28 @@ def apart(places: list[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _neighbors(facts: Facts, album: Sprite) -> list[tuple[Picture, list[Picture]]]:
-    """One test image of each class with the nearest other test images."""
-    test = facts.test
-    labels, names = test.labels[test.sample], facts.data_set.label_names
-    queries = measures.one_of_each(labels, len(names))
-    count = min(NEIGHBORS, len(labels) - 1)
-    found = measures.neighbors(test.vectors, queries, count)
-    lines = []
-    for query, rows in zip(queries, found, strict=True):
-        name = names[labels[query]]
-        near = [
-            _picture(
-                album,
-                f"test-{test.sample[row]}",
-                f"neighbor: {names[labels[row]]}",
-                names[labels[row]],
-                bool(labels[row] == labels[query]),
-            )
-            for row in rows
-        ]
-        lines.append((_picture(album, f"test-{test.sample[query]}", f"query: {name}", name), near))
-    return lines
+    """One test image of each class, or some where nothing is labelled, with the nearest other test images."""
+    test, data_set = facts.test, facts.data_set
+    labels = test.labels[test.sample]
+    labelled = data_set.classes > 0
+    queries = measures.one_of_each(labels, data_set.classes) if labelled else np.arange(len(labels))
+    if not labelled or len(queries) > FEW_CLASSES:
+        queries = queries[measures.spread_rows(len(queries), QUERIES)]
+    found = measures.neighbors(test.vectors, queries, min(NEIGHBORS, len(labels) - 1))
+
+    def shown(row: int, role: str, query: int | None = None) -> Picture:
+        name = data_set.label_name(int(labels[row]))
+        good = None if query is None or not labelled else bool(labels[row] == labels[query])
+        return _picture(album, f"test-{test.sample[row]}", f"{role}: {name}", name if labelled else "", good)
+
+    return [
+        (shown(query, "query"), [shown(row, "neighbor", query) for row in rows])
+        for query, rows in zip(queries, found, strict=True)
+    ]
 
 
-def _mistake(facts: Facts, album: Sprite, row: int) -> Picture:
-    probabilities = facts.test.probabilities[row]
+def _mistake(facts: Facts, every: np.ndarray, album: Sprite, row: int) -> Picture:
+    probabilities = every[row]
     truth = facts.data_set.label_name(int(facts.test.labels[row]))
     said = facts.data_set.label_names[probabilities.argmax()]
     words = f"{truth}, taken for {said} with probability {probabilities.max():.0%}"

@@ -21,7 +21,7 @@ def write(
     folder: pathlib.Path,
     images: np.ndarray,
     labels: np.ndarray,
-    predicted: np.ndarray,
+    predicted: np.ndarray | None,
     vectors: np.ndarray,
     names: tuple[str, ...] = features.LABEL_NAMES,
 ) -> None:
@@ -30,7 +30,7 @@ def write(
     Args:
         folder: made if it does not exist.
         images: uint8 [m, height, width, 3].
-        labels, predicted: [m] int64 class numbers.
+        labels, predicted: [m] int64 class numbers; without labels the second is None, and there is no metadata.
         vectors: [m, d] float32.
         names: of the classes.
     """
@@ -38,12 +38,14 @@ def write(
     write_atomically(
         folder / TENSORS, "".join("\t".join(f"{x:.6g}" for x in row) + "\n" for row in vectors.tolist())
     )
+    Image.fromarray(sheet(list(images))).save(folder / SPRITE)
+    if predicted is None:
+        return
     rows = [
         f"{names[label]}\t{names[said]}\t{'yes' if label == said else 'no'}\n"
         for label, said in zip(labels, predicted, strict=True)
     ]
     write_atomically(folder / METADATA, "label\tpredicted\tright\n" + "".join(rows))
-    Image.fromarray(sheet(list(images))).save(folder / SPRITE)
 
 
 def write_config(root: Root, named: Mapping[str, str]) -> int:

@@ -48,7 +48,7 @@ def write_report(root: Root, run_id: str) -> pathlib.Path:
         summary_file.with_name(projector.FOLDER),
         images=test.images[test.sample],
         labels=test.labels[test.sample],
-        predicted=test.probabilities[test.sample].argmax(1),
+        predicted=None if test.probabilities is None else test.probabilities[test.sample].argmax(1),
         vectors=test.vectors,
         names=found.data_set.label_names,
     )
@@ -152,7 +152,7 @@ def tracked(root: Root, run_id: str) -> tracking.TrackedRun:
             "byol.code_digest": str(told.get("code_digest", "not recorded")),
         },
         params={"preset": summary["preset"], **page.flat(told.get("settings", {}))},
-        metrics={name: summary[name] for name in _NUMBERS},
+        metrics={name: summary[name] for name in _NUMBERS if summary[name] is not None},
         epochs=facts.read_history(history),
         files=[path for path in documents if path.is_file()],
         model=pathlib.Path(path_utils.serving_model_path(run.output(pipeline.LINEAR_PROBE, "Model").uri)),

@@ -226,7 +226,8 @@ def _say(outcome: "retraining.Outcome", root: Root) -> None:
     from pipeline.retrain import notices, retraining
 
     if outcome.kind == ledger.PUSHED:
-        typer.echo(f"Pushed version {outcome.version}, accuracy {outcome.accuracy:.2%}.")
+        measured = "not judged" if outcome.accuracy is None else f"accuracy {outcome.accuracy:.2%}"
+        typer.echo(f"Pushed version {outcome.version}, {measured}.")
         if outcome.reason:
             typer.echo(f"Not taken: {outcome.reason.rstrip('.')}.", err=True)
     elif outcome.kind == ledger.CANDIDATE:

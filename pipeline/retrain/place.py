@@ -61,7 +61,7 @@ class Trained:
 
     Attributes:
         run_id: the place's id of the run.
-        accuracy: on the test set, 0 to 1.
+        accuracy: on the test set, 0 to 1; None where nothing is labelled.
         version: what was pushed; None when nothing was.
         reason: why nothing was pushed; "" when something was.
         overtaken: whether that was a rollback while it trained.
@@ -69,7 +69,7 @@ class Trained:
     """
 
     run_id: str
-    accuracy: float
+    accuracy: float | None
     version: int | None
     reason: str
     overtaken: bool

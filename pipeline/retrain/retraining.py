@@ -5,7 +5,7 @@ import hashlib
 import json
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from rich.console import Console
 
@@ -31,11 +31,12 @@ class Request:
 
     Attributes:
         data: holds `span-N` folders.
-        test: holds the test set that stays the same from span to span.
+        test: holds the test set that stays the same from span to span; spans of a data set without labels need none.
         root: everything that runs leave behind.
         preset: its name, for the record.
         config: what is trained, what it must reach, and what it starts from.
-        window: how many of the newest spans are trained on, besides those that none was trained on yet.
+        window: how many of the newest spans are trained on, besides those that none was trained on yet, and older ones
+            where only they show a class with its label.
         attempts: how often a training is begun that fails; then it waits for a new span.
         accept: spans to let through whose data was refused.
         accept_kinds: which kinds of findings to let through of one of these, as
@@ -147,16 +148,21 @@ def has_work(request: Request, known: Ledger, complete: Mapping[int, str] | None
 def check_test_set(request: Request) -> None:
     """Checks that the fixed test set is there, large enough for the gate, and of what is served.
 
+    Without labels nothing is judged, and it may be missing.
+
     Raises:
         ValueError: it is not; it says what to do.
     """
+    tested_on = _test_data_set(request)
+    fitness.check_served(tested_on, request.root.serving)
+    if not tested_on.classes:
+        return
     count = cifar10.count_test_records(request.test)
     if count < request.config.gate.minimum_test_images:
         raise ValueError(
             f"The gate needs {request.config.gate.minimum_test_images} test images; {request.test} has {count}. Give "
             "the whole test set, or lower gate.minimum_test_images."
         )
-    fitness.check_served(_test_data_set(request), request.root.serving)
 
 
 def check_settings(request: Request) -> None:
@@ -328,6 +334,8 @@ def _look_at(
         found = cifar10.inspect_folder(request.data / f"{cifar10.SPAN_FOLDER}{number}")
         fitness.check_test_set(found.data_set, tested_on)
         request.config.gate.floors(found.data_set.label_names)
+        record.labelled = list(found.train_label_counts)
+        record.test_labelled = found.test_unlabelled == 0
     except ValueError as error:
         if isinstance(error.__cause__, OSError):  # the machine's fault, not the data's: it is looked at again
             raise NodeFailedError(f"Reading span {number}", str(error)) from error
@@ -342,7 +350,7 @@ def _look_at(
     served = place.served()
     asked = Asked(
         _config(request, record),
-        _records(request, number),
+        _records(request, number, record.test_labelled),
         compared=tuple(record.compared),
         baseline=served.model if served else None,
     )
@@ -354,8 +362,26 @@ def _look_at(
 
 
 def _test_data_set(request: Request) -> DataSet:
-    """What the fixed test set says of itself."""
-    return dataset.read(cifar10.location(request.test))
+    """What the fixed test set says of itself, or the oldest span where there is none."""
+    test = _fixed_test(request)
+    return _span_data_set(request) if test is None else dataset.read(cifar10.location(test))
+
+
+def _fixed_test(request: Request) -> pathlib.Path | None:
+    """The folder of the fixed test set; None where there is none, and spans have no label to judge by."""
+    if (
+        not request.test.exists()
+        and cifar10.span_numbers(request.data)
+        and not _span_data_set(request).classes
+    ):
+        return None
+    return request.test.absolute()
+
+
+def _span_data_set(request: Request) -> DataSet:
+    """What the oldest span says of itself, as all of them have to."""
+    number = cifar10.span_numbers(request.data)[0]
+    return dataset.read(cifar10.location(request.data / f"{cifar10.SPAN_FOLDER}{number}"))
 
 
 def _refused(request: Request, record: ledger.SpanRecord, reason: str) -> ledger.SpanRecord:
@@ -372,12 +398,17 @@ def _config(request: Request, record: ledger.SpanRecord) -> PipelineConfig:
 
 
 def _plan(request: Request, place: Place, known: Ledger, console: Console) -> Training | None:
-    """Decides on a training when there is an accepted span that none was begun for."""
+    """Decides on a training when there is an accepted span that none was begun for.
+
+    Raises:
+        ValueError: no accepted span shows some class with its label; the probe would find out hours later.
+    """
     if not known.unheard():
         return None
     window = _window(request, place, known, console)
     if not window:
         return None
+    _check_labels(request, known, window)
     served = place.served()
     warm = served is not None and request.config.warm_start != "never"
     training = Training(
@@ -397,11 +428,14 @@ def _plan(request: Request, place: Place, known: Ledger, console: Console) -> Tr
 def _window(request: Request, place: Place, known: Ledger, console: Console) -> list[int]:
     """The newest accepted spans, and further back each that was never trained on: a machine that was off loses none.
 
+    And of those before them the newest that show a class with its label which none of these does: pictures without a
+    label come every night, labelled ones came once.
+
     One whose Examples were pruned is read again, or left out where its files are gone or others than they were.
     """
     stored, complete = place.stored(), arrivals.complete_spans(request.data, known.spans)
     window = []
-    for number in sorted({*known.accepted()[-request.window :], *known.untrained()}):
+    for number in _chosen(request, known):
         fingerprint = known.spans[number].fingerprint
         if number in stored:
             window.append(number)
@@ -412,6 +446,34 @@ def _window(request: Request, place: Place, known: Ledger, console: Console) -> 
     return window
 
 
+def _chosen(request: Request, known: Ledger) -> list[int]:
+    """The numbers of the spans to train on, ascending."""
+    chosen = {*known.accepted()[-request.window :], *known.untrained()}
+    for number in reversed(known.accepted()):
+        shown, more = _shown(known, chosen), known.spans[number].labelled
+        if shown is not None and more and any(new and not old for new, old in zip(more, shown, strict=True)):
+            chosen.add(number)
+    return sorted(chosen)
+
+
+def _shown(known: Ledger, numbers: Iterable[int]) -> tuple[int, ...] | None:
+    """Labelled training pictures of each class in some spans; None where that of one was never counted."""
+    counts = [known.spans[number].labelled for number in numbers]
+    told = [count for count in counts if count is not None]
+    if len(told) < len(counts) or not told:
+        return None
+    return tuple(map(sum, zip(*told, strict=True)))
+
+
+def _check_labels(request: Request, known: Ledger, window: Sequence[int]) -> None:
+    """Checks that the probe finds each class among the labelled pictures of the window."""
+    shown = _shown(known, window)
+    if shown:
+        fitness.check_each_class_is_shown(
+            _test_data_set(request), shown, f"What was accepted of {request.data}"
+        )
+
+
 def _train(request: Request, place: Place, known: Ledger, training: Training, console: Console) -> Outcome:
     newest = training.window[-1]
     console.print(f"Training on spans {', '.join(map(str, training.window))}.", highlight=False)
@@ -419,7 +481,7 @@ def _train(request: Request, place: Place, known: Ledger, training: Training, co
     stored = place.stored()
     asked = Asked(
         dataclasses.replace(_config(request, known.spans[newest]), warm_start=training.warm_start),
-        _records(request, newest),
+        _records(request, newest, known.spans[newest].test_labelled),
         compared=tuple(span for span in known.spans[newest].compared if span in stored),
         baseline=training.baseline,
         window=tuple(training.window),
@@ -502,6 +564,7 @@ def _go_by(served: Served | None, training: Training) -> None:
         training.parent_version = served.version if served else None
 
 
-def _records(request: Request, number: int) -> Records:
+def _records(request: Request, number: int, test_labelled: bool) -> Records:
     folder = request.data / f"{cifar10.SPAN_FOLDER}{number}"
-    return Records(folder.absolute(), number, request.test.absolute(), dataset.read(cifar10.location(folder)))
+    described = dataset.read(cifar10.location(folder))
+    return Records(folder.absolute(), number, _fixed_test(request), described, test_labelled)

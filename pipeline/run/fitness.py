@@ -17,6 +17,18 @@ def check_records(found: RecordFolder, config: PipelineConfig) -> None:
         ValueError: too few test images, a class that no training image shows, floors of other classes, or a training
             that would end before its warm-up.
     """
+    if found.data_set.classes:
+        _check_labels(found, config)
+    config.pretraining.total_steps(found.train_records)
+
+
+def _check_labels(found: RecordFolder, config: PipelineConfig) -> None:
+    """What needs labels: the gate's test images and floors, and the probe's training images."""
+    if found.test_unlabelled:
+        raise ValueError(
+            f"{found.path} has test images without a label, {found.test_unlabelled} of {found.test_records}; the gate "
+            "judges by labels. Label them, or make a data set without any label."
+        )
     if found.test_records < config.gate.minimum_test_images:
         raise ValueError(
             f"The gate needs {config.gate.minimum_test_images} test images; {found.path} has "
@@ -24,7 +36,6 @@ def check_records(found: RecordFolder, config: PipelineConfig) -> None:
         )
     config.gate.floors(found.data_set.label_names)
     check_each_class_is_shown(found.data_set, found.train_label_counts, str(found.path))
-    config.pretraining.total_steps(found.train_records)
 
 
 def check_each_class_is_shown(data_set: DataSet, counts: tuple[int, ...], where: str) -> None:
@@ -92,5 +103,5 @@ def same(one: DataSet, other: DataSet) -> bool:
 
 def described(data_set: DataSet) -> str:
     """Its name, classes and size in words."""
-    first = f", {data_set.label_names[0]!r} first," if data_set.label_names else ""
-    return f"{data_set.name} ({data_set.classes} classes{first} at {data_set.height}x{data_set.width} pixels)"
+    first = f", {data_set.label_names[0]!r} first" if data_set.label_names else ""
+    return f"{data_set.name} ({data_set.in_words}{first})"

@@ -35,7 +35,8 @@ class Summary:
         run_id: TFX's id of the run.
         preset: its name.
         data: folder of the record files.
-        linear_accuracy: TFMA's accuracy of the probe on every test image.
+        linear_accuracy: TFMA's accuracy of the probe on every test image; this and the next two are None where nothing
+            is labelled.
         random_encoder_linear_accuracy: the same for the same probe on an untrained encoder.
         knn_accuracy: of kNN on held-out training images.
         blessed: the gate's verdict.
@@ -52,9 +53,9 @@ class Summary:
     run_id: str
     preset: str
     data: str
-    linear_accuracy: float
-    random_encoder_linear_accuracy: float
-    knn_accuracy: float
+    linear_accuracy: float | None
+    random_encoder_linear_accuracy: float | None
+    knn_accuracy: float | None
     blessed: bool
     pushed_version: int | None
     pushed_path: str | None
@@ -166,6 +167,7 @@ def _build(config: PipelineConfig, records: Records, root: Root, earlier: Earlie
         pipeline.Locations(
             schema=_schema(root, data_set),
             data_set=data_set,
+            newest_labelled=records.test_labelled,
             data=str(records.input_base),
             span=records.span,
             test=str(records.test) if records.test else None,

@@ -69,14 +69,18 @@ class RunRecord:
                 return artifact
         raise KeyError(f"{node} has no output of type {artifact_type}")
 
-    def accuracy(self) -> float:
-        """TFMA's accuracy of the exported model over every row of the test split."""
+    def accuracy(self) -> float | None:
+        """TFMA's accuracy of the exported model over every row of the test split; None where nothing was judged."""
+        if pipeline.EVALUATOR not in self._executions:
+            return None
         return Evaluation(self.output(pipeline.EVALUATOR, "ModelEvaluation").uri).metrics[()][
             eval_config.ACCURACY
         ]
 
-    def random_encoder_accuracy(self) -> float:
+    def random_encoder_accuracy(self) -> float | None:
         """The same of the probe on the untrained encoder."""
+        if pipeline.RANDOM_EVALUATOR not in self._executions:
+            return None
         evaluation = Evaluation(self.output(pipeline.RANDOM_EVALUATOR, "ModelEvaluation").uri)
         return evaluation.baseline_metrics[()][eval_config.ACCURACY]
 
@@ -85,10 +89,11 @@ class RunRecord:
         folder = pathlib.Path(self.output(pipeline.VERDICT, "ModelEvaluation").uri)
         return json.loads((folder / JSON_FILE).read_text(encoding="utf-8"))
 
-    def knn_accuracy(self) -> float:
-        """Of the probe's kNN classifier on held-out training images."""
+    def knn_accuracy(self) -> float | None:
+        """Of the probe's kNN classifier on held-out training images; None where nothing was probed."""
         logs = pathlib.Path(self.output(pipeline.LINEAR_PROBE, "ModelRun").uri)
-        return float(json.loads((logs / RESULT_FILE).read_text())["knn_accuracy"])
+        found = json.loads((logs / RESULT_FILE).read_text())["knn_accuracy"]
+        return None if found is None else float(found)
 
     def pushed(self) -> metadata_store_pb2.Artifact:
         """The PushedModel artifact, with its verdict in custom properties."""

@@ -36,6 +36,9 @@ class SpanRecord:
             that was not refused.
         seal: of its files then, as `arrivals.seal`: as long as it is the same, they are not read for the fingerprint.
         told: whether the hook's event of a span that was not taken is kept; a kill may come before that.
+        labelled: training pictures of each class that have a label; None of a span that was seen before these were
+            counted.
+        test_labelled: whether its own test pictures have labels.
     """
 
     state: str
@@ -48,6 +51,8 @@ class SpanRecord:
     judged_by: str = ""
     seal: str = ""
     told: bool = True
+    labelled: list[int] | None = None
+    test_labelled: bool = True
 
 
 @dataclasses.dataclass

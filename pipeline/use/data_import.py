@@ -27,7 +27,7 @@ def import_(
     source: Annotated[
         str,
         typer.Argument(
-            help="Folder with a folder a class, pictures without a label beside them, or a table."
+            help="Folder with a folder a class, pictures without a label beside them or alone, or a table."
         ),
     ],
     out: Annotated[str, typer.Argument(help="The data set to make, for `byol run --data`.")],
@@ -110,20 +110,26 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def _tell(imported: "Imported", out: str) -> None:
-    train, test, data_set = sum(imported.train), sum(imported.test), imported.data_set
+    train, data_set = sum(imported.train), imported.data_set
+    test = sum(imported.test) + imported.test_unlabelled
+    held_out = f"{test} for testing" + (" without a label" if imported.test_unlabelled else "")
     typer.echo(
-        f"{imported.folder}: {data_set.classes} classes at {data_set.height}x{data_set.width} pixels; {train} labelled "
-        f"pictures and {imported.unlabelled} without a label for training, {test} for testing; {imported.repeats} "
-        f"repeated ones and {len(imported.unreadable)} unreadable files left out."
+        f"{imported.folder}: {data_set.in_words}; {train} labelled pictures and {imported.unlabelled} without a label "
+        f"for training, {held_out}; {imported.repeats} repeated ones and {len(imported.unreadable)} unreadable files "
+        "left out."
     )
+    root = f"runs/{data_set.name.replace(' ', '-')}"
+    command = f"byol run --preset cpu --data {shlex.quote(str(out))} --root {shlex.quote(root)}"
+    if not data_set.classes:
+        typer.echo(
+            "No picture has a label, so the gate can judge nothing and pushes the encoder only where it is told to. "
+            f"Next: {command} --set gate.without_labels=push"
+        )
+        return
     ratio = max(imported.train) / max(1, min(imported.train))
     if ratio > _GATE_CLASS_RATIO:
         typer.echo(
             f"The largest class has {ratio:.1f} times as many training pictures as the smallest; the data gate takes "
             f"at most {_GATE_CLASS_RATIO:g}. If that is as it should be, add --set data.class_ratio={math.ceil(ratio)}."
         )
-    root = f"runs/{data_set.name.replace(' ', '-')}"
-    typer.echo(
-        f"Next: byol run --preset cpu --data {shlex.quote(str(out))} --root {shlex.quote(root)} "
-        f"--set gate.minimum_test_images={test}"
-    )
+    typer.echo(f"Next: {command} --set gate.minimum_test_images={test}")

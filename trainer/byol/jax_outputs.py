@@ -31,7 +31,9 @@ def outputs(
         _PROGRAMS[model] = jax.jit(_program(model), static_argnames="classes")
     values = [_values(network) for network in _networks(model)]
     labels = images.bank_labels.astype(np.int32)
-    found, finite = _PROGRAMS[model](values, images.bank, labels, images.queries, classes=images.classes)
+    found, finite = _PROGRAMS[model](
+        values, images.bank, labels, images.queries, classes=max(1, images.classes)
+    )
     queries, online, target, predicted = (np.asarray(array) for array in found)
     return queries, online, target, predicted.astype(np.int64) if finite else None
 

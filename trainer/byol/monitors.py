@@ -27,7 +27,7 @@ class MonitorImages:
         bank, bank_labels: [n, height, width, 3] uint8 and [n] int64, the kNN classifier's reference.
         queries, query_labels: [m, height, width, 3] uint8 and [m] int64, held out of the bank. Pretraining sees them
             as it sees every training image, without labels.
-        classes: number of labels.
+        classes: number of labels; 0 where there is none, and then no kNN accuracy.
     """
 
     bank: np.ndarray
@@ -68,14 +68,15 @@ def measure(model: keras.Model, images: MonitorImages) -> dict[str, float]:
     """Measures a BYOL model on unaugmented images; all values are NaN when a network's outputs are not finite.
 
     Returns:
-        `knn_accuracy` of the representations; `projection_spread`; `projection_rank`, the effective rank of the
-        normalised projections about their mean; `rank_me` of the representations; `target_cosine`, the mean
-        cosine of online and target projection of an image.
+        `knn_accuracy` of the representations, where there are labels; `projection_spread`; `projection_rank`, the
+        effective rank of the normalised projections about their mean; `rank_me` of the representations;
+        `target_cosine`, the mean cosine of online and target projection of an image.
     """
     outputs = jax_outputs.outputs if jax_epoch.applies() else _outputs
     queries, online, target, predicted = outputs(model, images)
+    measured = MEASURED if images.classes else tuple(name for name in MEASURED if name != "knn_accuracy")
     if predicted is None:
-        return dict.fromkeys(MEASURED, float("nan"))
+        return dict.fromkeys(measured, float("nan"))
     unit = representations.unit_rows(online)
     values = (
         float(np.mean(predicted == images.query_labels)),
@@ -84,7 +85,8 @@ def measure(model: keras.Model, images: MonitorImages) -> dict[str, float]:
         rank_me(queries),
         float((unit * representations.unit_rows(target)).sum(axis=1).mean()),
     )
-    return dict(zip(MEASURED, values, strict=True))
+    found = dict(zip(MEASURED, values, strict=True))
+    return {name: found[name] for name in measured}
 
 
 def _outputs(
@@ -101,7 +103,9 @@ def _outputs(
     )
     predicted = None
     if all(np.isfinite(outputs).all() for outputs in (queries, bank, online, target)):
-        predicted = representations.knn_predict(bank, images.bank_labels, queries, classes=images.classes)
+        predicted = representations.knn_predict(
+            bank, images.bank_labels, queries, classes=max(1, images.classes)
+        )
     return queries, online, target, predicted
 
 

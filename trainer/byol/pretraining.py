@@ -340,7 +340,9 @@ class _Clock(keras.callbacks.Callback):
         self.told = time.perf_counter()
         line = f"epoch {values['epoch']}/{self.epochs}  loss {values['loss']:.3f}  tau {values['tau']:.4f}"
         if "knn_accuracy" in values:
-            line += f"  kNN {values['knn_accuracy']:.1%}  spread {values['projection_spread']:.2f}"
+            line += f"  kNN {values['knn_accuracy']:.1%}"
+        if "projection_spread" in values:
+            line += f"  spread {values['projection_spread']:.2f}"
         whole = (self.done - self.first) * self.batch_size / (self.told - self.started)
         line += f"  {values['images_per_second']:.0f} images/s, {whole:.0f} with all else"
         return f"{line}  {self.left()} left"

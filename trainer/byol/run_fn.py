@@ -168,14 +168,16 @@ def monitor_images(
 ) -> monitors.MonitorImages | None:
     """The first held-out images as queries and five times as many others as their bank; None for `queries` 0.
 
-    Images without a label are neither. Fewer are taken where all of them would take more than MONITOR_BYTES.
+    Images without a label are neither, unless nothing is labelled on one of the two sides: then the queries are any
+    held-out images, and there is no kNN classifier.
+    Fewer are taken where all of them would take more than MONITOR_BYTES.
     """
     queries = min(queries, MONITOR_BYTES // (math.prod(split.shape) * (1 + BANK_PER_QUERY)))
     labelled = split.rows.labels != dataset.UNLABELLED
     held = np.flatnonzero(split.rows.holdout & labelled)[:queries]
     bank = np.flatnonzero(~split.rows.holdout & labelled)[: BANK_PER_QUERY * queries]
     if len(held) == 0 or len(bank) == 0:
-        return None
+        return _unlabelled_monitor_images(split, queries)
     return monitors.MonitorImages(
         bank=split.take(bank),
         bank_labels=split.rows.labels[bank],
@@ -183,3 +185,12 @@ def monitor_images(
         query_labels=split.rows.labels[held],
         classes=classes,
     )
+
+
+def _unlabelled_monitor_images(split: input_pipeline.Split, queries: int) -> monitors.MonitorImages | None:
+    """The first held-out images, to tell a collapse by; None without any."""
+    held = np.flatnonzero(split.rows.holdout)[:queries]
+    if len(held) == 0:
+        return None
+    images, none = split.take(held), np.zeros(len(held), np.int64)
+    return monitors.MonitorImages(images[:1], none[:1], images, none, classes=0)

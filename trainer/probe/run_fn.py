@@ -3,12 +3,14 @@
 import json
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
 from tfx import v1 as tfx
 
 from components.data import dataset
+from components.data.features import HOLDOUT_DENOMINATOR
 from trainer import input_pipeline, networks, representations, settings
 from trainer.architecture import EncoderConfig
 from trainer.devices import allow_memory_growth, exact_float32
@@ -26,6 +28,8 @@ READ_BATCH = 10_000
 def run_fn(fn_args: tfx.components.FnArgs) -> None:
     """Probes a frozen encoder on every labelled training image and exports encoder and probe as one SavedModel.
 
+    Of a data set without classes nothing can be probed: the encoder is exported by itself.
+
     `fn_args.custom_config` holds `probe` (ProbeConfig as a dict), `memory_bytes`, as `input_pipeline.open_split`
     takes it, and `encoder`, the file of the encoder in the base model's folder. Without a base model the encoder is
     the untrained one of `random_encoder` (EncoderConfig as a dict) and `seed`: the control that a pretrained encoder
@@ -39,8 +43,11 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
         fn_args.train_files, fn_args.custom_config["memory_bytes"], described.shape
     )
     rows = split.rows
+    if not described.classes:
+        _export_alone(fn_args, split, described)
+        return
     labelled = rows.labels != dataset.UNLABELLED
-    labels, holdout = rows.labels[labelled], rows.holdout[labelled]
+    labels, holdout = rows.labels[labelled], _both_sides(rows.holdout[labelled])
     _check_labelled(labels, described)
     encoder = _encoder(fn_args, rows)
     encoder.trainable = False
@@ -50,8 +57,6 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
     cropped = crops.cropped_features(encoder, lambda: labelled_batches(split, described), config)
     result = fit_probe(features, labels, holdout, config, cropped, described.classes)
     serving.export(encoder, result.classifier, fn_args.serving_model_dir, described)
-    logs = pathlib.Path(fn_args.model_run_dir)
-    logs.mkdir(parents=True, exist_ok=True)
     record = {
         "learning_rate": result.learning_rate,
         "weight_decay": result.weight_decay,
@@ -64,16 +69,41 @@ def run_fn(fn_args: tfx.components.FnArgs) -> None:
         "unlabelled": int(len(rows.labels) - len(labels)),
         "digest": rows.digest,
     }
-    (logs / RESULT_FILE).write_text(json.dumps(record, indent=1))
     sample = slice(0, REFERENCE_IMAGES)
-    np.savez(
-        logs / REFERENCE_FILE,
-        pixels=split.take(np.flatnonzero(labelled)[sample]),
-        embedding=features[sample],
-        probabilities=keras.ops.convert_to_numpy(
-            keras.ops.softmax(result.classifier.logits(features[sample]))
-        ),
-    )
+    probabilities = keras.ops.softmax(result.classifier.logits(features[sample]))
+    reference = {
+        "pixels": split.take(np.flatnonzero(labelled)[sample]),
+        "embedding": features[sample],
+        "probabilities": keras.ops.convert_to_numpy(probabilities),
+    }
+    _write_logs(fn_args, record, reference)
+
+
+def _export_alone(
+    fn_args: tfx.components.FnArgs, split: input_pipeline.Split, described: dataset.DataSet
+) -> None:
+    """Exports the encoder without a classifier, and notes that nothing was probed."""
+    encoder = _encoder(fn_args, split.rows)
+    encoder.trainable = False
+    serving.export(encoder, None, fn_args.serving_model_dir, described)
+    pixels = split.take(np.arange(min(REFERENCE_IMAGES, len(split.rows.labels))))
+    record = {
+        "knn_accuracy": None,
+        "images": 0,
+        "unlabelled": len(split.rows.labels),
+        "digest": split.rows.digest,
+    }
+    _write_logs(fn_args, record, {"pixels": pixels, "embedding": representations.embed(encoder, pixels)})
+
+
+def _write_logs(
+    fn_args: tfx.components.FnArgs, record: dict[str, Any], reference: dict[str, np.ndarray]
+) -> None:
+    """Writes what was found, and what the exported model has to answer."""
+    logs = pathlib.Path(fn_args.model_run_dir)
+    logs.mkdir(parents=True, exist_ok=True)
+    (logs / RESULT_FILE).write_text(json.dumps(record, indent=1))
+    np.savez(logs / REFERENCE_FILE, **reference)
 
 
 def labelled_batches(split: input_pipeline.Split, data_set: dataset.DataSet) -> Iterator[np.ndarray]:
@@ -90,6 +120,13 @@ def labelled_batches(split: input_pipeline.Split, data_set: dataset.DataSet) -> 
             yield images
         elif kept.any():
             yield images[kept]
+
+
+def _both_sides(holdout: np.ndarray) -> np.ndarray:
+    """The hold-out [n] bool, or every tenth row where of few labelled ones the fixed tenth has none, or all."""
+    if holdout.any() and not holdout.all():
+        return holdout
+    return np.arange(len(holdout)) % HOLDOUT_DENOMINATOR == 0
 
 
 def _check_labelled(labels: np.ndarray, data_set: dataset.DataSet) -> None:

@@ -1,5 +1,7 @@
 """The only SavedModel exporter: one model with every signature that is served, evaluated and pushed."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -20,29 +22,27 @@ WARM_UP_ROWS = (1, 8)
 
 
 class ServedEncoder(tf.Module):
-    """The frozen online encoder with its linear probe, and the signatures of the exported model.
+    """The frozen online encoder, and the signatures of an exported model that answers with embeddings alone.
 
     Args:
         encoder: [batch, height, width, 3] float32 in [0, 1] -> [batch, d] float32, normalisation inside.
-        classifier: the probe on its features.
-        data_set: names of the classes, and the size of the pictures.
+        data_set: gives the size of the pictures.
     """
 
-    def __init__(
-        self, encoder: keras.Model, classifier: LinearClassifier, data_set: DataSet = CIFAR10
-    ) -> None:
+    def __init__(self, encoder: keras.Model, data_set: DataSet = CIFAR10) -> None:
         super().__init__(name="served_encoder")
         # A Keras variable is saved as a copy of the TensorFlow variable that the graph reads. Python's loader puts the
         # two together again; TensorFlow Serving's restores the copy alone, and every request would fail. So the
         # variables themselves are tracked, and the model, behind a function, is not.
         self.encoder_variables = [variable.value for variable in encoder.variables]
         self.encode = lambda images: encoder(images, training=False)
-        self.kernel = tf.Variable(classifier.kernel, trainable=False, name="kernel")
-        self.bias = tf.Variable(classifier.bias, trainable=False, name="bias")
-        self.label_names = tf.constant(data_set.label_names)
         self.image_shape = data_set.shape
         pixels = tf.TensorSpec([None, *data_set.shape], tf.uint8, name="pixels")
         self.embed_pixels = tf.function(self._embed_pixels, input_signature=[pixels])
+
+    def answers(self) -> dict[str, Any]:
+        """The function of each signature, by its name."""
+        return {SERVING: self.serving_default, EMBED_PIXELS: self.embed_pixels}
 
     def embed(self, pixels: tf.Tensor) -> tf.Tensor:
         """[batch, height, width, 3] uint8 -> [batch, d] float32, batch norm by its own moments."""
@@ -50,10 +50,6 @@ class ServedEncoder(tf.Module):
         batch = tf.shape(pixels)[0]
         padded = tf.pad(pixels, [[0, tf.maximum(1 - batch, 0)], [0, 0], [0, 0], [0, 0]])
         return self.encode(tf.cast(padded, tf.float32) / 255.0)[:batch]
-
-    def probabilities(self, embedding: tf.Tensor) -> tf.Tensor:
-        """[batch, d] float32 -> [batch, classes] float32, rows summing to 1."""
-        return tf.nn.softmax(tf.matmul(embedding, self.kernel) + self.bias)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def serving_default(self, image_bytes):
@@ -63,6 +59,32 @@ class ServedEncoder(tf.Module):
     def _embed_pixels(self, pixels):
         """Pixels as they are -> `embedding` [batch, d]."""
         return {"embedding": self.embed(pixels)}
+
+
+class ServedClassifier(ServedEncoder):
+    """The encoder with its linear probe.
+
+    Args:
+        encoder: as of `ServedEncoder`.
+        classifier: the probe on its features.
+        data_set: names of the classes, and the size of the pictures.
+    """
+
+    def __init__(
+        self, encoder: keras.Model, classifier: LinearClassifier, data_set: DataSet = CIFAR10
+    ) -> None:
+        super().__init__(encoder, data_set)
+        self.kernel = tf.Variable(classifier.kernel, trainable=False, name="kernel")
+        self.bias = tf.Variable(classifier.bias, trainable=False, name="bias")
+        self.label_names = tf.constant(data_set.label_names)
+
+    def answers(self) -> dict[str, Any]:
+        """Those of the encoder, and the classifier's."""
+        return {**super().answers(), CLASSIFY: self.classify, EVALUATE: self.evaluate}
+
+    def probabilities(self, embedding: tf.Tensor) -> tf.Tensor:
+        """[batch, d] float32 -> [batch, classes] float32, rows summing to 1."""
+        return tf.nn.softmax(tf.matmul(embedding, self.kernel) + self.bias)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def classify(self, image_bytes):
@@ -86,30 +108,34 @@ class ServedEncoder(tf.Module):
 
 
 def export(
-    encoder: keras.Model, classifier: LinearClassifier, path: str, data_set: DataSet = CIFAR10
+    encoder: keras.Model, classifier: LinearClassifier | None, path: str, data_set: DataSet = CIFAR10
 ) -> None:
     """Writes the SavedModel with its warm-up requests; it needs TensorFlow alone to be loaded.
+
+    Args:
+        encoder: the frozen one.
+        classifier: of as many classes as the data set has; None for one without classes.
+        path: the folder to write.
+        data_set: names and size.
 
     Raises:
         ValueError: when the probe does not know as many classes as there are label names.
     """
-    if classifier.bias.shape != (data_set.classes,):
+    known = 0 if classifier is None else classifier.bias.shape[0]
+    if known != data_set.classes:
         raise ValueError(
-            f"The exported classifier needs {data_set.classes} classes; received {classifier.bias.shape[0]}. "
+            f"The exported classifier needs {data_set.classes} classes; received {known}. "
             "Some class is missing from the training labels."
         )
-    module = ServedEncoder(encoder, classifier, data_set)
-    tf.saved_model.save(
-        module,
-        path,
-        signatures={
-            SERVING: module.serving_default,
-            EMBED_PIXELS: module.embed_pixels,
-            CLASSIFY: module.classify,
-            EVALUATE: module.evaluate,
-        },
+    module = (
+        ServedEncoder(encoder, data_set)
+        if classifier is None
+        else ServedClassifier(encoder, classifier, data_set)
     )
-    warm_up.write(path, warm_up_requests(data_set.shape))
+    signatures = module.answers()
+    tf.saved_model.save(module, path, signatures=signatures)
+    requests = warm_up_requests(data_set.shape)
+    warm_up.write(path, [request for request in requests if request[0] in signatures])
 
 
 def warm_up_requests(shape: tuple[int, int, int]) -> list[warm_up.Request]:

@@ -1,5 +1,6 @@
 """Three classes at 24x40 pixels, many of them without a label, through the data nodes and into a served model."""
 
+import dataclasses
 import json
 
 import keras
@@ -14,6 +15,7 @@ from components.data.dataset import DataSet
 from components.data.example_gen import Cifar10ExampleGen
 from components.data.pictures import fit
 from components.data.statistics import schema_text
+from components.serving import warm_up
 from tests.component import data_plane
 from trainer import architecture
 from trainer.probe import image_decoding
@@ -80,6 +82,43 @@ def test_a_probe_of_the_labelled_rows_is_exported_with_names_and_size(plane, tmp
     assert [name.decode() for name in answer["label_names"].numpy()[0]] == list(FABRICS.label_names)
     assert answer["probabilities"].shape == (1, 3)
     assert served.signatures["embed_pixels"].structured_input_signature[1]["pixels"].shape == (None, 24, 40, 3)
+    keras.backend.clear_session()
+
+
+def test_few_labelled_images_are_on_both_sides_of_the_hold_out():
+    for fixed in (np.zeros(3, bool), np.ones(3, bool)):
+        np.testing.assert_array_equal(probe._both_sides(fixed), [True, False, False])
+    fixed = np.array([False, True, False])
+    assert probe._both_sides(fixed) is fixed
+
+
+def test_without_classes_the_encoder_is_exported_by_itself(plane, tmp_path):
+    examples = data_plane.artifact(plane / "tfx", "Transform", "transformed_examples")
+    unlabelled = dataclasses.replace(FABRICS, label_names=())
+    probe.run_fn(
+        tfx.components.FnArgs(
+            train_files=[str(examples / "Split-train" / "*")],
+            serving_model_dir=str(tmp_path / "model"),
+            model_run_dir=str(tmp_path / "run"),
+            custom_config={
+                "probe": vars(ProbeConfig()),
+                "memory_bytes": 100_000_000,
+                "data_set": unlabelled.to_json(),
+                "random_encoder": vars(architecture.RESNET8_TINY),
+                "seed": 0,
+            },
+        )
+    )
+    record = json.loads((tmp_path / "run" / probe.RESULT_FILE).read_text())
+    assert (record["knn_accuracy"], record["images"], record["unlabelled"]) == (None, 0, 240)
+    served = tf.saved_model.load(str(tmp_path / "model"))
+    assert set(served.signatures) == {"serving_default", "embed_pixels"}
+    assert not hasattr(served, "kernel")
+    assert {name for name, _ in warm_up.read(tmp_path / "model")} == {"serving_default", "embed_pixels"}
+    with np.load(tmp_path / "run" / probe.REFERENCE_FILE) as reference:
+        assert set(reference.files) == {"pixels", "embedding"}
+        answer = served.signatures["embed_pixels"](pixels=tf.constant(reference["pixels"]))
+        np.testing.assert_allclose(answer["embedding"], reference["embedding"], atol=1e-5)
     keras.backend.clear_session()
 
 

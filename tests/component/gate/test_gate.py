@@ -12,6 +12,7 @@ import pytest
 from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
+from components.data.dataset import DataSet
 from components.data.features import LABEL_NAMES, content_hashes, image_figures
 from components.gate import gate_metrics, gate_statistics, misses, model_card, quality_bands, robustness
 from components.gate import verdict as verdicts
@@ -20,6 +21,7 @@ from pipeline.config import PRESETS
 from tests.component import gate_models
 
 GATE = PRESETS["demo"].gate
+UNLABELLED = DataSet("photos", "", (), 24, 40, unlabelled=True)
 IMAGES = GATE.minimum_test_images  # 2,000
 SERVED, NOISE, WORSE, RANDOM = 0, 1, 2, 3  # which byte a model reads
 GAINED, LOST = (
@@ -462,3 +464,73 @@ def test_the_card_says_what_the_verdict_measured(world, judge, tmp_path):
     assert f"| jpeg | 0.6000 | {low:.4f} to {high:.4f} |" in text
     assert "the signature <code>classify</code>" in page.lower()
     assert json.loads((tmp_path / "card" / verdicts.JSON_FILE).read_text()) == record
+
+
+@pytest.mark.parametrize(("policy", "blessed"), [("refuse", 0), ("push", 1)])
+def test_without_labels_nothing_is_judged_and_a_setting_decides(tmp_path, policy, blessed):
+    kinds = standard_artifacts
+    model = gate_models.artifact(kinds.Model, tmp_path / "model", 7)
+    about = {"current_model": model.uri, "current_model_id": model.id}
+    given = {
+        "model": model,
+        "infra_blessing": gate_models.artifact(
+            kinds.InfraBlessing, tmp_path / "infra", 31, blessed=1, **about
+        ),
+        "blessing": gate_models.artifact(kinds.ModelBlessing, tmp_path / "blessing", 40),
+        "verdict": gate_models.artifact(kinds.ModelEvaluation, tmp_path / "verdict", 41),
+        "minimum_corrupted_accuracy": 0.6,
+        "minimum_worst_corrupted_accuracy": 0.5,
+        "without_labels": policy,
+        "data_set": UNLABELLED.to_json(),
+    }
+    verdicts.Verdict.test_call(**given)
+    record = json.loads((tmp_path / "verdict" / verdicts.JSON_FILE).read_text())
+    assert given["blessing"].get_int_custom_property("blessed") == blessed
+    assert not record["judged"]
+    assert [c["metric"] for c in record["criteria"]] == [verdicts.LABELS, "serving check"]
+    assert ("--set gate.without_labels=push" in record["reason"]) == (not blessed)
+    assert not given["verdict"].has_custom_property(verdicts.ACCURACY_PROPERTY)
+    assert "nothing was judged" in (tmp_path / "verdict" / verdicts.MARKDOWN_FILE).read_text()
+
+    settings = json.loads(json.dumps(dataclasses.asdict(PRESETS["demo"])))
+    sections = model_card.compose(record, settings, [], "0123abc", UNLABELLED)
+    assert not {"Metrics", "Confusion", "Robustness"} & {section.title for section in sections}
+    card = model_card.to_markdown(sections)
+    assert "signatures `classify` and `evaluate`" in card
+    assert ("The gate let it pass unjudged." in card) == bool(blessed)
+    assert "| label names | none |" in card
+
+    given["infra_blessing"].set_int_custom_property("blessed", 0)
+    verdicts.Verdict.test_call(**given)
+    assert given["blessing"].get_int_custom_property("blessed") == 0
+
+    with pytest.raises(ValueError, match="Expected 5 inputs about 10 classes, received 0"):
+        verdicts.Verdict.test_call(**{**given, "data_set": ""})
+
+
+def test_a_card_of_a_thousand_odd_names_is_text_and_can_be_read():
+    names = tuple(f"<b>{number}</b>|`x`" for number in range(1000))
+    record = {
+        "judged": True,
+        "blessed": True,
+        "metrics": {verdicts.ACCURACY: 0.5, verdicts.EXAMPLE_COUNT: 2000.0, "accuracy_interval": [0.4, 0.6]},
+        "baseline_metrics": {},
+        "comparison": {"result": verdicts.FIRST},
+        "control": {"result": verdicts.FIRST},
+        "newest": None,
+        "slices": {},
+        "confusion_matrix": [],
+        "confusions": [{"true": names[1], "predicted": names[2], "images": 7}],
+        "corrupted": {"accuracy": {"clean": 0.5}, "images": 20, "severity": 3},
+        "criteria": [],
+    }
+    settings = json.loads(json.dumps(dataclasses.asdict(PRESETS["demo"])))
+    many = DataSet("many `<i>`", "", names, 96, 96)
+    sections = model_card.compose(record, settings, [], "0123abc", many)
+    text, page = model_card.to_markdown(sections), model_card.to_html(sections)
+    assert "<b>" not in text
+    assert "<i>" not in text
+    assert "<b>" not in page
+    assert "| &lt;b\\>1&lt;/b\\>\\|\\`x\\` | &lt;b\\>2&lt;/b\\>\\|\\`x\\` | 7 |" in text
+    assert "and 900 more" in text
+    assert len(page) < 40_000

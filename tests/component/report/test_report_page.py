@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from components.data import features
-from components.data.dataset import CIFAR10
+from components.data.dataset import CIFAR10, DataSet
 from pipeline.config import PRESETS, fitted
 from pipeline.report import facts, origin, page, write
 from pipeline.root import Root
@@ -441,6 +441,95 @@ def test_a_run_without_settings_mistakes_or_whole_classes(made_up):
     assert 'id="class-bird"' not in text
     assert page.class_bars(np.diag([3, 0, 2]), [None] * 10)[1].name == features.LABEL_NAMES[2]
     assert "Under harder conditions" not in text
+
+
+ODD_NAMES = ("wool & silk", "<script>alert(2)</script>", 'l\'\u00e9t\u00e9 "vif"', "[bold]{{ x }}", "n" * 200)
+
+
+def _of_classes(made_up: facts.Facts, names: tuple[str, ...]) -> facts.Facts:
+    """Two test images of each class, of which the second is taken for the class before."""
+    count = 2 * len(names)
+    labels = np.arange(count) // 2
+    predicted = np.where(np.arange(count) % 2, (labels - 1) % len(names), labels)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    sample = np.unique(np.linspace(0, count - 1, 200).astype(int))
+    return dataclasses.replace(
+        made_up,
+        settings={"gate": {"minimum_accuracy": 0.5, "class_floors": dict.fromkeys(names, 0.5)}},
+        test=facts.TestSplit(
+            images=images,
+            labels=labels,
+            probabilities=(0.9 * np.eye(len(names), dtype=np.float32)[predicted] + 0.1 / len(names)),
+            sample=sample,
+            vectors=rng.normal(size=(len(sample), 4)).astype(np.float32),
+        ),
+        views=dataclasses.replace(made_up.views, labels=labels[:3]),
+        data=dataclasses.replace(made_up.data, counts={"train": [5] * len(names), "test": [2] * len(names)}),
+        data_set=DataSet("many", "", names, 8, 8),
+    )
+
+
+def test_class_names_are_text_wherever_they_stand(made_up):
+    text = page.render(_of_classes(made_up, ODD_NAMES))
+    reader = Reader(text)
+    assert "<script>alert(2)" not in text
+    assert "wool &amp; silk" in text
+    assert {f"class-{number}" for number in range(5)} <= set(reader.ids)
+    assert all(re.fullmatch(r"[A-Za-z][\w-]*", name) for name in reader.ids)
+    targets = [v[1:] for _, n, v in reader.attributes if n == "href" and v.startswith("#")]
+    assert set(targets) <= set(reader.ids)
+    shown = [v for tag, n, v in reader.attributes if n == "data-t" and v.startswith(ODD_NAMES[1])]
+    assert shown == [
+        f"{ODD_NAMES[1]}, test image 2",
+        f"{ODD_NAMES[1]}, test image 3, taken for {ODD_NAMES[0]}",
+    ]
+
+
+def test_a_thousand_classes_make_a_page_that_can_be_read(made_up):
+    names = tuple(f"class {number:04d}" for number in range(1000))
+    text = page.render(_of_classes(made_up, names))
+    assert len(text) < 1_500_000
+    reader = Reader(text)
+    targets = [v[1:] for _, n, v in reader.attributes if n == "href" and v.startswith("#")]
+    assert set(targets) <= set(reader.ids)
+    assert f"The {page.FEW_CLASSES} of 1000 classes that are told worst." in text
+    assert "All 1000 classes" in text
+    assert text.count('class="strip row"') == page.QUERIES
+
+
+def test_the_most_frequent_mistakes_come_first():
+    matrix = np.array([[5, 0, 3], [1, 9, 0], [0, 4, 2]])
+    assert page.confusions(matrix, ("a", "b", "c")) == [("c", "b", 4), ("a", "c", 3), ("b", "a", 1)]
+
+
+def test_a_run_without_labels_shows_pictures_and_no_number_of_them(made_up):
+    unlabelled = dataclasses.replace(
+        made_up,
+        summary=SUMMARY
+        | dict.fromkeys(("linear_accuracy", "random_encoder_linear_accuracy", "knn_accuracy"))
+        | {"not_pushed_because": None},
+        test=dataclasses.replace(made_up.test, labels=np.full(40, -1), probabilities=None),
+        views=dataclasses.replace(made_up.views, labels=np.full(3, -1)),
+        data=dataclasses.replace(
+            made_up.data, counts={"train": [], "test": []}, rows={"train": 400, "test": 40}
+        ),
+        data_set=DataSet("photos", "", (), 32, 32, unlabelled=True),
+        history={name: values for name, values in made_up.history.items() if name != "knn_accuracy"},
+    )
+    found = page.context(unlabelled)
+    assert [(group.name, len(group.points)) for group in found["groups"]] == [("no label", 20)]
+    assert found["separation"] is None
+    assert len(found["neighbors"]) == page.QUERIES
+    assert {picture.good for query, near in found["neighbors"] for picture in (query, *near)} == {None}
+    text = page.render(unlabelled)
+    reader = Reader(text)
+    assert {"verdict", "map", "neighbors", "views", "data"} <= set(reader.ids)
+    assert not {"accuracy", "classes", "calibration", "mistakes"} & set(reader.ids)
+    targets = [v[1:] for _, n, v in reader.attributes if n == "href" and v.startswith("#")]
+    assert set(targets) <= set(reader.ids)
+    assert "gate.without_labels=push let the encoder pass" in text
+    assert "400 train images, 40 test images" in text
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
 from components.data import features
+from components.data.dataset import DataSet
 from components.serving import serving_check, serving_folder, serving_requests
 from components.serving.serving_limits import ServingLimits
 from trainer.probe.image_decoding import decode_images
@@ -242,6 +243,21 @@ def test_missing_signatures_are_named(tmp_path: pathlib.Path) -> None:
     saved_model = _export(tmp_path / "model", Fault(), "serving_default", "classify")
     with pytest.raises(serving_requests.CheckFailedError, match="missing signatures: embed_pixels, evaluate"):
         _session(tmp_path, saved_model)
+
+
+def test_an_encoder_without_a_classifier_is_checked_for_its_embeddings(
+    tmp_path: pathlib.Path, reference: pathlib.Path
+) -> None:
+    unlabelled = DataSet("photos", "", (), 32, 32, unlabelled=True)
+    saved_model = _export(tmp_path / "model", Fault(), "serving_default", "embed_pixels")
+    with np.load(reference) as arrays:
+        own = {"pixels": arrays["pixels"], "embedding": arrays["embedding"] + 1.0}
+    np.savez(tmp_path / "reference.npz", **own)
+    report = serving_check.check_model(saved_model, tmp_path / "reference.npz", ServingLimits(), unlabelled)
+    assert list(_problems(report)) == ["agreement with the trainer"]
+    checked = {check["check"] for check in report["checks"]}
+    assert "animated GIF/serving_default" in checked
+    assert not [name for name in checked if "classify" in name or "evaluate" in name]
 
 
 def test_a_reference_that_should_be_there_and_is_not_refuses(tmp_path: pathlib.Path) -> None:

@@ -177,6 +177,14 @@ def test_monitors_take_fewer_pictures_where_these_are_large(in_memory, monkeypat
     assert (len(watched.queries), len(watched.bank)) == (3, 15)
 
 
+def test_monitors_without_labels_are_given_held_out_images_and_no_classes(in_memory):
+    none = dataclasses.replace(in_memory.rows, labels=np.full(len(in_memory.rows.labels), -1))
+    watched = monitor_images(dataclasses.replace(in_memory, rows=none), queries=10)
+    assert watched is not None
+    assert (len(watched.queries), watched.classes) == (10, 0)
+    assert features.holdout_mask(features.content_hashes(watched.queries)).all()
+
+
 def test_no_file_and_no_row_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"No transformed Examples at .*nothing"):
         input_pipeline.open_split([str(tmp_path / "nothing*")], memory_bytes=1)

@@ -85,7 +85,8 @@ def test_pictures_that_contradict_themselves_make_no_data_set(tmp_path, spoil, e
     assert result.exit_code == 2
     said = _said(result)
     assert expected in said or expected.replace("wool & silk and linen", "linen and wool & silk") in said
-    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+    # What is decoded may stay for the import of the mended pictures; a data set is not there.
+    assert {path.name for path in tmp_path.iterdir()} <= {"photos", ".out.import"}
 
 
 @pytest.mark.parametrize(

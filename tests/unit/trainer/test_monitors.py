@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -97,6 +99,16 @@ def test_two_opposite_clusters_have_spread_but_rank_one():
     assert monitors.rank_me(line) < monitors.COLLAPSE_RANK
     with pytest.raises(monitors.CollapseError, match="to a line"):
         monitors.check(HEALTHY | {"projection_rank": monitors.rank_me(line)})
+
+
+def test_without_labels_all_is_measured_but_the_knn_accuracy(shared_model, monitor_images):
+    labelled = monitors.measure(shared_model, monitor_images)
+    unlabelled = dataclasses.replace(
+        monitor_images, bank=monitor_images.queries[:1], bank_labels=np.zeros(1, int), classes=0
+    )
+    found = monitors.measure(shared_model, unlabelled)
+    assert found.keys() == labelled.keys() - {"knn_accuracy"}
+    assert found == pytest.approx({name: labelled[name] for name in found})
 
 
 def test_values_that_are_not_finite_are_named_with_advice(shared_model, monitor_images, projector_output):

@@ -246,3 +246,77 @@ def test_records_beside_the_mark_of_an_unfinished_import_are_refused(source, tmp
     (tmp_path / "out" / dataset.UNFINISHED_FILE).touch()
     with pytest.raises(ValueError, match="a data set that is not whole"):
         cifar10.inspect_folder(tmp_path / "out")
+
+
+@pytest.fixture
+def loose(tmp_path):
+    """Forty pictures in one folder."""
+    for number in range(40):
+        _picture(tmp_path / "loose" / f"{number}.png", 500 + number)
+    return tmp_path / "loose"
+
+
+def test_one_flat_folder_is_a_data_set_without_labels(loose, tmp_path):
+    imported = import_pictures(loose, tmp_path / "out", SETTINGS)
+    found = cifar10.inspect_folder(tmp_path / "out")
+    assert (found.data_set.label_names, found.data_set.unlabelled) == ((), True)
+    assert (found.train_label_counts, found.test_label_counts) == ((), ())
+    assert found.train_unlabelled + found.test_unlabelled == 40
+    assert (imported.unlabelled, imported.test_unlabelled) == (found.train_unlabelled, found.test_unlabelled)
+    images, labels = cifar10.read_records(found.test_files[0], data_set=found.data_set)
+    held_out = {hash_ for hash_ in _hashes(loose) if picture_import.is_test(hash_, SETTINGS.test_share)}
+    assert set(features.content_hashes(images)) == held_out
+    assert set(labels) == {dataset.UNLABELLED}
+
+
+def _hashes(folder):
+    images = [np.asarray(Image.open(path)) for path in folder.iterdir()]
+    return features.content_hashes(np.stack(images))
+
+
+def test_given_splits_may_be_without_labels(loose, tmp_path):
+    for split, numbers in (("train", range(30)), ("test", range(30, 40))):
+        (tmp_path / "photos" / split).mkdir(parents=True)
+        for number in numbers:
+            (loose / f"{number}.png").rename(tmp_path / "photos" / split / f"{number}.png")
+    imported = import_pictures(tmp_path / "photos", tmp_path / "out", SETTINGS)
+    assert (imported.unlabelled, imported.test_unlabelled) == (30, 10)
+
+
+def test_only_one_split_labelled_is_an_error(source, loose, tmp_path):
+    (tmp_path / "splits").mkdir()
+    source.rename(tmp_path / "splits" / "train")
+    loose.rename(tmp_path / "splits" / "test")
+    with pytest.raises(ValueError, match="is for testing and has no label"):
+        import_pictures(tmp_path / "splits", tmp_path / "out", SETTINGS)
+    (tmp_path / "splits" / "train").rename(tmp_path / "splits" / "labelled")
+    (tmp_path / "splits" / "test").rename(tmp_path / "splits" / "train")
+    (tmp_path / "splits" / "labelled").rename(tmp_path / "splits" / "test")
+    for path in (tmp_path / "splits" / "test").glob("*.jpeg"):
+        path.unlink()
+    with pytest.raises(ValueError, match="No train picture of wool & silk, été: each class needs some"):
+        import_pictures(tmp_path / "splits", tmp_path / "out", SETTINGS)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_span_without_labels_or_with_few_is_welcome_beside_labelled_ones(source, loose, tmp_path):
+    out = tmp_path / "spans"
+    import_pictures(source, out, SETTINGS, span=1)
+    import_pictures(loose, out, SETTINGS, span=2)
+    found = cifar10.inspect_folder(out / "span-2")
+    assert found.data_set.label_names == ("wool & silk", "été")
+    assert (found.train_label_counts, found.test_label_counts) == ((0, 0), (0, 0))
+    assert found.test_unlabelled > 0
+    # Two labelled pictures, both of them for training by their content.
+    training = [n for n in range(100, 200) if not picture_import.is_test(_one_hash(n), SETTINGS.test_share)][:2]
+    for number in training:
+        _picture(loose / "été" / f"{number}.png", number)
+    import_pictures(loose, out, SETTINGS, span=3)
+    found = cifar10.inspect_folder(out / "span-3")
+    assert found.train_label_counts == (0, 2)
+    assert (found.test_label_counts, found.test_unlabelled > 0) == ((0, 0), True)
+
+
+def _one_hash(seed):
+    noise = np.random.default_rng(seed).integers(0, 256, (1, 12, 16, 3), dtype=np.uint8)
+    return features.content_hashes(noise)[0]

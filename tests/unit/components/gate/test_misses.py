@@ -93,3 +93,27 @@ def test_a_summary_gives_the_misses_back(tmp_path):
     path.write_text(json.dumps({"missed": [vars(miss) for miss in missed]}))
     assert refusal.recorded(root, "run-1") == tuple(missed)
     assert refusal.recorded(root, "run-2") == refusal.recorded(root, None) == ()
+
+
+ODD = "[bold]|`<script>alert(1)</script>`"
+
+
+def test_a_class_of_any_name_is_printed_as_it_is():
+    missed = misses.misses([criterion("sparse_categorical_accuracy", 0.5, 0.25, f"label={ODD}")])
+    file = io.StringIO()
+    refusal.tell(missed, Console(file=file, width=120))
+    assert ODD in file.getvalue()
+    (_, _, row) = misses.markdown(missed)
+    assert "<script>" not in row
+    assert row.count("|") - row.count("\\|") == 6
+    assert "\\[bold\\]\\|\\`&lt;script\\>alert(1)&lt;/script\\>\\`" in row
+
+
+def test_of_many_misses_the_first_are_shown():
+    missed = misses.misses(
+        [criterion("sparse_categorical_accuracy", 0.5, 0.25, f"label=class {n:03d}") for n in range(100)]
+    )
+    file = io.StringIO()
+    refusal.tell(missed, Console(file=file, width=120))
+    assert file.getvalue().count("class ") == misses.SHOWN
+    assert f"And {100 - misses.SHOWN} more" in file.getvalue()

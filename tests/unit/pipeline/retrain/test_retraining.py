@@ -5,6 +5,7 @@ the ledger and every decision are real.
 """
 
 import contextlib
+import dataclasses
 import pathlib
 import random
 import shutil
@@ -16,8 +17,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from components.data import cifar10
-from components.data.dataset import DataSet
+from components.data import cifar10, dataset
+from components.data.dataset import CIFAR10, DataSet
 from components.data.features import LABEL_NAMES
 from components.serving import serving_folder
 from pipeline.config import PRESETS
@@ -45,6 +46,8 @@ CONFIG = settings.override(
 )
 
 
+PARTLY = dataclasses.replace(CIFAR10, unlabelled=True)
+UNLABELLED = DataSet("photos", "", (), 32, 32, unlabelled=True)
 FABRICS = DataSet("fabrics", "stripes", ("wool", "silk", "linen"), 24, 40)
 
 
@@ -62,6 +65,7 @@ class World:
         crashes: spans at which a gate breaks down, once.
         pushed: (version, window, parent, baseline) of each push, in order.
         began: windows in the order in which trainings were begun.
+        asked: the records of each.
         kill: called at each moment at which a machine may go off.
     """
 
@@ -69,6 +73,7 @@ class World:
         self.folder, self.root, self.monkeypatch = folder, Root(folder / "root"), monkeypatch
         self.poisoned, self.worse, self.broken, self.crashes = set(), set(), set(), set()
         self.pushed, self.began, self.compared = [], [], {}
+        self.asked = []
         self.allowed: list[str] = []
         self.stored: set[int] = set()
         self.pruned: list[prune.PrunePolicy] = []
@@ -91,12 +96,16 @@ class World:
         self.kill()
         return prune.Pruned([], {}, {}, 0)
 
-    def write(self, path, train=TRAIN, test=TEST):
+    def write(self, path, train=TRAIN, test=TEST, labels=range(10), data_set=CIFAR10):
+        """Records whose labels come in turn; of a data set that allows it, none where `labels` are none."""
         path.mkdir()
         for name, count in (("data_batch_1.bin", train), ("test_batch.bin", test)):
             if count:
                 images = self.rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-                (path / name).write_bytes(cifar10.encode_records(images, np.arange(count) % 10))
+                these = np.resize(list(labels) or [dataset.UNLABELLED], count)
+                (path / name).write_bytes(cifar10.encode_records(images, these, data_set))
+        if data_set != CIFAR10:
+            (path / dataset.FILE).write_text(data_set.to_json())
 
     def deliver(self, number, **kinds):
         path = self.folder / "spans" / f"span-{number}"
@@ -136,6 +145,7 @@ class World:
 
     def run(self, config, preset, records, root, console, earlier):
         self.began.append(earlier.window)
+        self.asked.append(records)
         self.allowed.append(config.allow_anomalies)
         self.kill()
         if records.span in self.broken:
@@ -704,6 +714,48 @@ def test_a_span_of_other_names_than_the_test_set_is_refused_before_anything_runs
     assert world.stored == {1}
 
 
+def test_unlabelled_spans_are_trained_on_with_the_labelled_ones_that_came_before(world):
+    world.deliver(1)
+    world.call(window=2)
+    for number in range(2, 6):
+        world.deliver(number, labels=(), data_set=PARTLY)
+        assert world.call(window=2).kind == ledger.PUSHED
+    assert world.began == [(1,), (1, 2), (1, 2, 3), (1, 3, 4), (1, 4, 5)]
+    assert [records.test_labelled for records in world.asked] == [True, False, False, False, False]
+
+
+def test_a_class_that_a_span_lacks_is_shown_by_an_earlier_one(world):
+    for number, labels in ((1, range(10)), (2, range(10)), (3, range(5)), (4, range(5, 10)), (5, (0,))):
+        world.deliver(number, labels=labels)
+        world.call(window=1)
+    assert world.began == [(1,), (2,), (2, 3), (3, 4), (3, 4, 5)]
+
+
+def test_without_any_labelled_picture_of_a_class_nothing_is_begun(world):
+    world.deliver(1, labels=(), data_set=PARTLY)
+    with pytest.raises(
+        ValueError, match=r"has no labelled training image of airplane, automobile, .* 10 classes"
+    ):
+        world.call()
+    assert (world.began, world.known().trainings) == ([], [])
+    world.deliver(2)
+    assert world.call().kind == ledger.PUSHED
+    assert world.began == [(1, 2)]
+
+
+def test_a_data_set_without_labels_needs_no_test_set(world):
+    shutil.rmtree(world.folder / "spans" / "test")
+    for number in (1, 2):
+        world.deliver(number, labels=(), data_set=UNLABELLED)
+        retraining.check_test_set(world.request())
+        assert world.call(window=1).kind == ledger.PUSHED
+    assert world.began == [(1,), (2,)]
+    assert [(records.test, records.data_set) for records in world.asked] == [(None, UNLABELLED)] * 2
+    world.deliver(3)
+    world.call()
+    assert world.known().spans[3].state == ledger.REFUSED
+
+
 def _kinds_of_weeks(rng):
     kinds = dict.fromkeys(range(1, 53), "honest")
     faults = {"none": 3, "late": 4, "damaged": 3, "empty": 2, "poisoned": 4, "worse": 5}
@@ -718,7 +770,7 @@ def _deliver(world, week, kind):
     """What comes in a week; a late span comes in the next."""
     if kind in ("none", "late"):
         return
-    sizes = {"empty": {"train": 0, "test": 0}, "small": {"train": 4, "test": 2}}
+    sizes = {"empty": {"train": 0, "test": 0}, "small": {"train": 10, "test": 2}}
     path = world.deliver(week, **sizes.get(kind, {}))
     if kind == "damaged":
         (path / "data_batch_1.bin").write_bytes(b"x" * 100)
