@@ -27,7 +27,7 @@ from PIL import Image
 KINDS = ("basket", "herringbone", "plain", "rib", "satin", "twill")
 LABELLED, UNLABELLED, TEST = 600, 5000, 120
 SIDE = 96
-UPDATES, BATCH = 900, 64
+UPDATES, BATCH = 600, 64
 # Name's end, Pillow's format and mode, options of saving.
 FORMATS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("jpg", "JPEG", "RGB", {"quality": 92}),
