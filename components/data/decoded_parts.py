@@ -26,10 +26,10 @@ from components.data.picture_folders import Found
 from components.data.pictures import PictureError, read_picture
 
 # A part ends after so many files, after so many bytes of theirs or of their pixels, or after a file that draws its end.
-PART_FILES = 1024
+PART_FILES = 256
 PART_SOURCE_BYTES = 1 << 30
-PART_PIXEL_BYTES = 64 * 1024 * 1024
-_ENDS_ONE_IN = 256
+PART_PIXEL_BYTES = 16 * 1024 * 1024
+_ENDS_ONE_IN = 128
 _CHUNK = 4  # files that a process is given at once: large pictures take a tenth of a second each
 _PARTS_AHEAD = 2  # that are being decoded while one is written
 _UNUSABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
