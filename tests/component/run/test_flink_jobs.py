@@ -5,6 +5,7 @@ import http.server
 import logging
 import re
 import urllib.parse
+from typing import Any
 
 import apache_beam as beam
 import pytest
@@ -40,6 +41,8 @@ class _Flink(http.server.ThreadingHTTPServer):
 
 
 class _Handler(JsonHandler):
+    server: Any  # a _Flink
+
     def do_GET(self):  # noqa: N802 (http.server's name)
         flink = self.server
         if flink.status:
@@ -57,7 +60,9 @@ class _Handler(JsonHandler):
     def do_PATCH(self):  # noqa: N802
         path = urllib.parse.urlsplit(self.path)
         assert urllib.parse.parse_qs(path.query) == {"mode": ["cancel"]}
-        job = re.fullmatch(r"/jobs/(\w+)", path.path)[1]
+        named = re.fullmatch(r"/jobs/(\w+)", path.path)
+        assert named
+        job = named[1]
         assert self.server.jobs[job][1] not in flink_jobs.ENDED
         self.server.asked.append(job)
         self._send(202, {})
