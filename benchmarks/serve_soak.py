@@ -5,15 +5,17 @@
 
 It asks with 1, 8 and 64 clients for `--seconds` each; then comes the soak, of `--minutes` at most. Prints a table of
 requests a second, latency and the server's memory, and what failed; the exit status is 1 if a good request failed, an
-answer was another model's, or the server ended. The root itself is only read: versions are copies of its served one,
-published into a temporary folder.
+answer was another model's, memory grew, or the server ended. The root itself is only read: versions are copies of its
+served one, published into a temporary folder.
 """
 
 import argparse
 import base64
 import concurrent.futures
 import contextlib
+import gzip
 import http.client
+import io
 import json
 import pathlib
 import queue
@@ -21,13 +23,16 @@ import random
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import zlib
 
 import numpy as np
+from PIL import Image
 
 from pipeline.use.encoder import find_version
 
@@ -85,30 +90,113 @@ class Client:
         raise AssertionError
 
 
+def _png_bomb() -> bytes:
+    """The beginning of a PNG of 400 megapixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+
+
+def _jpeg_bomb() -> bytes:
+    """A progressive JPEG whose last scan comes 2,000 times."""
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(file, "JPEG", progressive=True)
+    whole = file.getvalue()
+    return whole[:-2] + whole[whole.rindex(b"\xff\xda") : -2] * 2000 + whole[-2:]
+
+
+def _picture(data: bytes) -> bytes:
+    return b'{"instances":[{"b64":"' + base64.b64encode(data) + b'"}]}'
+
+
+CHUNKED, PACKED = b"Transfer-Encoding: chunked\r\n", b"Content-Encoding: gzip\r\n"
+# What ends before it should, or is no request.
+CUT = {
+    "a chunk cut off": HEAD + CHUNKED + b"\r\n40\r\nabc",
+    "chunks cut off": HEAD + CHUNKED + b"\r\n1\r\n{\r\n",
+    "a chunk's end missing": HEAD + CHUNKED + b"\r\n2\r\n{}XX0\r\n\r\n",
+    "a length without end": HEAD + CHUNKED + b"\r\n" + b"1" * 10_000,
+    "a length of no number": HEAD + CHUNKED + b"\r\n-1\r\n",
+    "a body cut off": HEAD + b"Content-Length: 1000\r\n\r\n{",
+    "zero bytes": b"\x00" * 100 + b"\r\n\r\n",
+    "too much announced": HEAD + b"Content-Length: 99999999999\r\n\r\n",
+    "a header without end": HEAD + b"X: " + b"y" * 300_000,
+}
+# Whole requests, wrong or meant to take memory.
+BODIES = {
+    "deep lists": b"[" * 100_000,
+    "deep lists in instances": b'{"instances":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "deep objects": b'{"instances":[' + b'{"a":' * 50_000 + b"0" + b"}" * 50_000 + b"]}",
+    "empty lists": b'{"instances":[' + b"[]," * 3_000_000 + b"0]}",
+    "a long number": b'{"instances":[' + b"9" * 100_000 + b"]}",
+    "no image": b'{"instances":["no image"]}',
+    "ragged": b'{"signature_name":"embed_pixels","instances":[[1,2],[3]]}',
+    "noise": _picture(bytes(range(256)) * 4),
+    "a PNG bomb": _picture(_png_bomb()),
+    "a JPEG bomb": _picture(_jpeg_bomb()),
+    "no UTF-8": b'{"instances":["\xff\xfe"]}',
+}
+PACKED_BODIES = {
+    "a gzip bomb": gzip.compress(bytes(200 * 1024 * 1024)),
+    "a gzip bomb of JSON": gzip.compress(b'{"instances":[' + b"[]," * 20_000_000 + b"0]}"),
+    "gzip cut off": gzip.compress(BODIES["ragged"])[:-6],
+    "no gzip": BODIES["ragged"],
+}
+
+
+def _whole(body: bytes, more: bytes = b"") -> bytes:
+    return HEAD + more + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+HOSTILE = {
+    **CUT,
+    **{what: _whole(body) for what, body in BODIES.items()},
+    **{what: _whole(body, PACKED) for what, body in PACKED_BODIES.items()},
+}
+
+
 def hostile(port: int, draw: random.Random) -> None:
-    """One request of a kind that is drawn; what comes back does not matter."""
-    cut = [
-        HEAD + b"Transfer-Encoding: chunked\r\n\r\n40\r\nabc",
-        HEAD + b"Content-Length: 1000\r\n\r\n{",
-        HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1" * 10_000,
-        b"\x00" * 100 + b"\r\n\r\n",
-        HEAD + b"Content-Length: 99999999999\r\n\r\n",
-    ]
-    bodies = [
-        b"[" * 100_000,
-        b'{"instances":[' + b"[]," * 3_000_000 + b"0]}",
-        b'{"instances":["no image"]}',
-        b'{"signature_name":"embed_pixels","instances":[[1,2],[3]]}',
-        b'{"instances":[{"b64":"' + base64.b64encode(draw.randbytes(1000)) + b'"}]}',
-    ]
-    whole = [HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body for body in bodies]
-    data = draw.choice(cut + whole)
+    """One request of a kind that is drawn; what comes back does not matter. One in twenty is sent a byte at a time."""
+    data = HOSTILE[draw.choice(sorted(HOSTILE))]
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+        if draw.random() < 0.05:
+            for byte in data[: draw.randrange(len(HEAD), len(HEAD) + 60)]:
+                connection.sendall(bytes([byte]))
+                time.sleep(0.02)
+            return
         connection.sendall(data)
         if draw.random() < 0.5:
             connection.recv(1000)
         if draw.random() < 0.05:
             time.sleep(draw.uniform(0, 2))
+
+
+class Memory:
+    """What the server's process holds, once a second, while the block runs."""
+
+    def __init__(self, server: Server) -> None:
+        self._server, self._ended = server, threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self.mib: list[float] = []
+
+    def __enter__(self) -> "Memory":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        with contextlib.suppress(OSError, IndexError):  # a process that ended is told otherwise
+            while True:
+                self.mib.append(self._server.resident_mib())
+                if self._ended.wait(1):
+                    return
+
+    def quarters(self) -> tuple[float, float]:
+        """The medians of the second quarter of the time and of the last, in MiB: the same where memory is flat."""
+        second, last = (self.mib[len(self.mib) * n // 4 : len(self.mib) * (n + 1) // 4 or 1] for n in (1, 3))
+        return float(np.median(second or self.mib)), float(np.median(last or self.mib))
 
 
 class Good:
@@ -194,8 +282,10 @@ def row(what: str, good: Good, took: float, memory: float) -> str:
     )
 
 
-def measure(server: Server, arguments: argparse.Namespace, body: bytes) -> tuple[list[str], list[str]]:
-    """Everything; the table's lines, and what failed."""
+def measure(
+    server: Server, arguments: argparse.Namespace, body: bytes
+) -> tuple[list[str], list[str], list[str]]:
+    """Everything; the table's lines, remarks on the soak, and what failed."""
     lines = [
         "| what | requests | a second | median ms | p99 ms | longest ms | memory MiB | failed |",
         "|---|---|---|---|---|---|---|---|",
@@ -207,10 +297,23 @@ def measure(server: Server, arguments: argparse.Namespace, body: bytes) -> tuple
         lines.append(row(f"{clients} clients", good, took, server.resident_mib()))
         failures += good.failures
     good = Good(server, body, arguments.good, arguments.changes, 60 * arguments.minutes)
-    took, sent = soak(good, arguments)
-    what = f"soak: {arguments.clients} clients, {sent} hostile requests, {server.number - 1} version changes"
+    with Memory(server) as memory:
+        took, sent = soak(good, arguments)
+    changes = server.number - 1
+    what = f"soak: {arguments.clients} clients, {sent} hostile requests, {changes} version changes"
     lines.append(row(what, good, took, server.resident_mib()))
-    return lines, failures + good.failures
+    early, late = memory.quarters()
+    highest = max(memory.mib)
+    remarks = [
+        f"MiB in the soak: {early:.0f} in its second quarter, {late:.0f} in its last, {highest:.0f} at most"
+    ]
+    asked = (arguments.good, arguments.hostile, arguments.changes)
+    if (len(good.seconds), sent, changes) != asked:
+        remarks.append(
+            f"the clock ended it: {len(good.seconds)}, {sent}, {changes} of {asked}; give --minutes"
+        )
+    grown = [f"memory grew by {late - early:.0f} MiB"] if late - early > arguments.growth else []
+    return lines, remarks, failures + good.failures + grown
 
 
 def main() -> None:
@@ -224,6 +327,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15, help="for each number of clients before it")
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--hostile-clients", type=int, default=16)
+    parser.add_argument(
+        "--growth", type=float, default=64, help="MiB between the second and the last quarter of the soak"
+    )
     parser.add_argument("--write", type=pathlib.Path, help="a file for the table, in Markdown")
     arguments = parser.parse_args()
     image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3))
@@ -231,13 +337,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         server = Server(find_version(arguments.root), pathlib.Path(folder))
         try:
-            lines, failures = measure(server, arguments, body)
+            lines, remarks, failures = measure(server, arguments, body)
             alive = server.process.poll() is None
         finally:
             server.process.send_signal(signal.SIGTERM)
             status = server.process.wait(120)
     table = "\n".join(lines) + "\n"
-    print(f"{table}\nfailed: {len(failures)}; alive: {alive}; status at the end: {status}")
+    print("\n".join([table, *remarks]))
+    print(f"failed: {len(failures)}; alive: {alive}; status at the end: {status}")
     for failure in failures[:10]:
         print(f"  {failure}")
     if arguments.write:

@@ -21,6 +21,8 @@ Shape = tuple[int, int, int]  # height, width, channels
 _PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"  # signature, then the length and name of the first chunk
 _PNG_HEADER_BYTES = 33  # signature 8, chunk length 4, name 4, IHDR 13, checksum 4
 _JPEG_START = b"\xff\xd8\xff"
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9  # markers (ITU-T T.81, table B.1)
+_MAX_JPEG_SEGMENTS = 5000  # each is at most 64 KiB; large metadata are some hundred
 _PARALLEL_IMAGES = 4  # bounds the memory that one request's largest images take together
 
 
@@ -92,10 +94,47 @@ def _decode_jpeg(image: tf.Tensor, max_pixels: int) -> tf.Tensor:
     )
     data = tf.io.decode_raw(small, tf.uint8)
     # Inside compressed data 0xFF is always followed by 0x00 or a restart marker, so this finds markers only.
-    scans = tf.reduce_sum(tf.cast((data[:-1] == 0xFF) & (data[1:] == 0xDA), tf.int32))
+    everywhere = tf.reduce_sum(tf.cast((data[:-1] == 0xFF) & (data[1:] == _START_OF_SCAN), tf.int32))
+    # Few in all are few in the first picture; a telephone may have put a video or further pictures behind it.
+    scans = tf.cond(everywhere <= MAX_JPEG_SCANS, lambda: everywhere, lambda: _scans_of_the_first(data))
     safe = _guarded(small, scans <= MAX_JPEG_SCANS, ["JPEG of too many scans:", scans])
     # The exact inverse transform is what other decoders use; TensorFlow's default is a faster approximation.
     return tf.io.decode_jpeg(safe, channels=3, dct_method="INTEGER_ACCURATE")
+
+
+def _scans_of_the_first(data: tf.Tensor) -> tf.Tensor:
+    """How many scans the first picture of a file has, as `components.data.pictures` counts them.
+
+    Args:
+        data: uint8 [bytes], a file that starts as a JPEG.
+
+    Returns:
+        int32 []; more than `MAX_JPEG_SCANS` for a file of more segments than any camera writes.
+    """
+    second = data[1:]
+    without_length = (
+        (second == 0) | (second == 0xFF) | (second == 0x01) | ((second >= 0xD0) & (second <= 0xD8))
+    )
+    places = tf.where((data[:-1] == 0xFF) & ~without_length)[:, 0]
+    count = tf.size(places, tf.int64)
+    padded = tf.cast(tf.concat([data, tf.zeros([4], tf.uint8)], 0), tf.int64)
+
+    def step(begin: tf.Tensor, scans: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """From one marker to the next one behind its segment: a thumbnail inside of a segment is passed over."""
+        index = tf.searchsorted(places, begin[tf.newaxis], out_type=tf.int64)[0]
+        place = tf.gather(places, tf.minimum(index, count - 1))
+        marker = padded[place + 1]
+        ended = (index >= count) | (marker == _END_OF_IMAGE)
+        scans += tf.cast(~ended & (marker == _START_OF_SCAN), tf.int32)
+        return place + 2 + 256 * padded[place + 2] + padded[place + 3], scans, ended
+
+    _, scans, ended = tf.while_loop(
+        lambda _, scans, ended: ~ended & (scans <= MAX_JPEG_SCANS),
+        step,
+        (tf.constant(2, tf.int64), tf.constant(0), count == 0),
+        maximum_iterations=_MAX_JPEG_SEGMENTS,
+    )
+    return tf.where(ended, scans, MAX_JPEG_SCANS + 1)
 
 
 def _to_shape(pixels: tf.Tensor, shape: Shape) -> tf.Tensor:

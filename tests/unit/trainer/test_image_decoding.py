@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from components.data import pictures
 from trainer.probe import image_decoding
 
 
@@ -197,6 +198,29 @@ def test_a_jpeg_of_very_many_scans_is_refused(decode: Callable[[list[bytes]], An
     scan = progressive[last:-2]
     with pytest.raises(tf.errors.InvalidArgumentError, match="too many scans"):
         decode([progressive[:-2] + scan * image_decoding.MAX_JPEG_SCANS + b"\xff\xd9"])
+
+
+def test_scans_are_counted_in_the_first_picture_alone(decode: Callable[[list[bytes]], Any]) -> None:
+    """As the import's reader counts them: a telephone puts a video or further pictures behind a photograph, and a
+    thumbnail or a map of depths into its metadata."""
+    marks = b"\xff\xda" * 100
+    for progressive in (False, True):
+        plain = _encoded(_smooth(64, 64), "JPEG", progressive=progressive)
+        expected = decode([plain])
+        thumbnail = _encoded(
+            _smooth(64, 64), "JPEG", progressive=progressive, exif=b"Exif\0\0" + marks + b"\xff\xd9"
+        )
+        for file in (plain + marks, plain + plain * 40, thumbnail, thumbnail + marks):
+            assert pictures._scans(file) == pictures._scans(plain)
+            assert (decode([file]) == expected).all()
+    # The end of an image inside of a segment ends nothing, and nor do restarts.
+    last = plain.rindex(b"\xff\xda")
+    many = plain[:-2] + plain[last:-2] * image_decoding.MAX_JPEG_SCANS
+    comment = b"\xff\xfe\x00\x04\xff\xd9"
+    segments = plain[:2] + b"\xff\xfe\x00\x02" * (image_decoding._MAX_JPEG_SEGMENTS + 1) + plain[2:] + marks
+    for file in (many + plain[-2:] + marks, plain[:2] + comment + many[2:], many, segments):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="too many scans"):
+            decode([file])
 
 
 def test_a_bomb_takes_no_memory_in_an_export_that_lacks_our_code(tmp_path: pathlib.Path) -> None:
