@@ -17,7 +17,7 @@ from rich.table import Table
 from kubeflow import config as cluster_config
 from pipeline import cli
 from pipeline.config import PipelineConfig, chosen_preset
-from pipeline.console import quiet, stop
+from pipeline.console import fail, quiet, stop
 from pipeline.retrain.options import Options, PresetOption, SetOption, spread
 from pipeline.schedule.cron import Cron
 from trainer import settings
@@ -104,7 +104,7 @@ def compile_file(
         )
         _compiled(wanted, vertex).write(out)
     except (ValueError, OSError) as error:
-        stop(str(error))
+        fail(error)
     typer.echo(f"Wrote {out}.")
 
 
@@ -185,7 +185,7 @@ def check(  # noqa: PLR0913, PLR0917
         server = checks.server(host, namespace, token, timeout, authorities)
         found = checks.findings(asked, server, run, nodes)
     except ValueError as error:
-        stop(str(error))
+        fail(error)
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(one) for one in found], indent=2))
     else:
@@ -410,7 +410,7 @@ def _failures() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        stop(str(error))
+        fail(error)
     except ServerError as error:
         stop(str(error), FAILED)
 
@@ -421,7 +421,7 @@ def _when(cron: str, every: int) -> "Cron | int":
     try:
         return Cron.parse(cron) if cron else every
     except ValueError as error:
-        stop(str(error))
+        fail(error)
 
 
 def _span(text: str) -> "Span":
@@ -436,14 +436,14 @@ def _preset(name: str, assignments: list[str] | None) -> PipelineConfig:
     try:
         return chosen_preset(name, assignments or [])
     except ValueError as error:
-        stop(str(error))
+        fail(error)
 
 
 def _cluster(path: pathlib.Path | None, assignments: list[str] | None) -> cluster_config.KubeflowConfig:
     try:
         return cluster_config.load(path, assignments or [])
     except (ValueError, OSError) as error:
-        stop(str(error))
+        fail(error)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -474,7 +474,7 @@ def _wanted(
         cluster_config.check_platform(wanted.cluster, receiver == "vertex")
         cluster_config.check_engine(wanted.config.beam, receiver == "vertex")
     except ValueError as error:
-        stop(str(error))
+        fail(error)
     if receiver == "server" and wanted.cluster.image == cluster_config.EXAMPLE_IMAGE:
         stop(
             f"image is still the example {wanted.cluster.image}, which no cluster can pull; set it in --cluster."
@@ -491,7 +491,7 @@ def _compiled(wanted: _Wanted, vertex: bool = False) -> "Compiled":
 
             return compile_pipeline(wanted.config, wanted.cluster, wanted.span, vertex)
     except ValueError as error:
-        stop(str(error))
+        fail(error)
 
 
 def _server(

@@ -1,6 +1,5 @@
 """The command line, `byol`. Nothing heavy is imported before the arguments are known to be good."""
 
-import errno
 import functools
 import importlib.metadata
 import json
@@ -119,7 +118,7 @@ def run(
             config = _config(preset, assignments or [], _side(records.data_set))
             summary = _run(config, preset, records, place)
     except (RootInUseError, ValueError) as error:
-        console.stop(str(error))
+        console.fail(error)
     except console.NodeFailedError as error:
         console.stop(f"{error}. The full log is the newest file in {place.logs}.", FAILED)
     except KeyboardInterrupt:
@@ -162,7 +161,7 @@ def versions(root: RootOption, as_json: JsonOption = False) -> None:
         listed = serving_folder.versions(place.serving)
         candidate = candidates.waiting(place.serving)
     except (ValueError, OSError) as error:
-        console.stop(_reason(error))
+        console.fail(error)
     if as_json:
         typer.echo(json.dumps([_told(version) for version in listed], indent=2))
         return
@@ -220,7 +219,7 @@ def data_demo(
             write_atomically(folder / arrivals.COMPLETE_MARKER, "")  # last: from now on the span counts
         typer.echo(f"Wrote {wrote}.")
     except (ValueError, OSError) as error:
-        console.stop(_reason(error))
+        console.fail(error)
 
 
 @data_app.command("cifar100")
@@ -261,7 +260,7 @@ def _fetched(name: str, fetch: Callable[[Callable[[int, int], None]], pathlib.Pa
         try:
             folder = fetch(lambda done, total: bar.update(download, completed=done, total=total))
         except (ValueError, OSError) as error:
-            console.stop(_reason(error))
+            console.fail(error)
         except KeyboardInterrupt:
             console.stop("Interrupted. The same command resumes the download.", INTERRUPTED)
     typer.echo(f"{name} is in {folder}.")
@@ -305,7 +304,7 @@ def _config(preset: str, assignments: list[str], side: int = architecture.BASE_S
     try:
         return chosen_preset(preset, assignments, side)
     except ValueError as error:
-        console.stop(str(error))
+        console.fail(error)
 
 
 def _side(data_set: "DataSet | None") -> int:
@@ -317,16 +316,16 @@ def _check_training(config: PipelineConfig) -> None:
     try:
         choice.check(config.pretraining)
     except ValueError as error:
-        console.stop(str(error))
+        console.fail(error)
 
 
 def _try_engine(config: PipelineConfig, place: Root, data: pathlib.Path | None) -> None:
     try:
         engine.try_engine(config.beam, place.path, data)
     except ValueError as error:
-        console.stop(str(error))
+        console.fail(error)
     except OSError as error:
-        console.stop(f"Cannot write to {place.path}: {_reason(error)}. Choose another --root.")
+        _cannot_write(place, error)
     except KeyboardInterrupt:
         console.stop("Interrupted. Nothing was written.", INTERRUPTED)
 
@@ -335,9 +334,9 @@ def _usable(place: Root, check: Callable[[], None]) -> None:
     try:
         check()
     except ValueError as error:
-        console.stop(str(error))
+        console.fail(error)
     except OSError as error:
-        console.stop(f"Cannot write to {place.path}: {_reason(error)}. Choose another --root.")
+        _cannot_write(place, error)
 
 
 def _data(
@@ -358,7 +357,7 @@ def _data(
         fitness.check_records(found, config)
         fitness.check_served(found.data_set, place.serving)
     except (ValueError, OSError) as error:
-        console.stop(_reason(error))
+        console.fail(error)
     return Records(found.path.absolute(), span, data_set=found.data_set)
 
 
@@ -374,7 +373,7 @@ def _described(folder: pathlib.Path | None) -> "DataSet | None":
             cifar10.location(folder if span is None else folder / f"{cifar10.SPAN_FOLDER}{span}")
         )
     except (ValueError, OSError) as error:
-        console.stop(_reason(error))
+        console.fail(error)
 
 
 def _span(folder: pathlib.Path, wanted: int | None) -> int | None:
@@ -435,12 +434,11 @@ def _refuse(summary: "Summary") -> NoReturn:
     raise typer.Exit(NOT_PUSHED)
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return (
-            f"the disk is full ({error.filename or error.strerror}); free some space and run the same command"
-        )
-    return str(error)
+def _cannot_write(place: Root, error: OSError) -> NoReturn:
+    console.stop(
+        f"Cannot write to {place.path}: {console.reason(error)}. Choose another --root.",
+        console.status(error),
+    )
 
 
 if __name__ == "__main__":

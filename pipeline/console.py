@@ -1,6 +1,7 @@
 """What reaches a person: a line when a command ends; the noise of libraries goes to a log file."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import sys
@@ -17,7 +18,10 @@ from rich.spinner import Spinner
 from pipeline import root
 from pipeline.root import Root
 
-USAGE = 2
+FAILED, USAGE = 1, 2
+# A full disk or quota; a disk or a network that failed, too many open files, no memory.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_LACKS = frozenset({*_FULL, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 # Of a file or a pipe, which have no width: no column of a table is so wide that a number has to be broken.
 PIPE_WIDTH = 160
 # What takes long to import, in the words of a person.
@@ -56,6 +60,32 @@ def stop(message: str, status: int = USAGE) -> NoReturn:
     """Ends the command with one line on the error stream and an exit status."""
     say(message)
     raise typer.Exit(status)
+
+
+def fail(error: Exception) -> NoReturn:
+    """Ends the command for an error whose words are for a person, in one line."""
+    stop(reason(error), status(error))
+
+
+def status(error: Exception) -> int:
+    """2 for what is wrong with words or input; 1 for what the machine lacks now: the same command works later."""
+    return USAGE if _lack(error) is None else FAILED
+
+
+def reason(error: Exception) -> str:
+    """The error in a sentence; a full disk with what to do."""
+    lack = _lack(error)
+    if lack is None or lack is not error or lack.errno not in _FULL:
+        return str(error)
+    return f"the disk is full ({lack.filename or lack.strerror}); free some space and run the same command"
+
+
+def _lack(error: BaseException) -> OSError | None:
+    """What the machine lacks, where that is what caused an error."""
+    found: BaseException | None = error
+    while found is not None and not (isinstance(found, OSError) and found.errno in _LACKS):
+        found = found.__cause__
+    return found
 
 
 def existing_root(path: pathlib.Path) -> Root:

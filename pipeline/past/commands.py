@@ -79,7 +79,7 @@ def history(
         text = history_plot.plot(found) if style is HistoryFormat.plot else _json(found)
         _put(text, out)
     except (ValueError, OSError) as error:
-        console.stop(str(error))
+        console.fail(error)
 
 
 def lineage(
@@ -102,7 +102,7 @@ def lineage(
         found = origin.lineage(place, version)
         checks = origin.verify(place, found) if check else []
     except (ValueError, OSError) as error:
-        console.stop(str(error))
+        console.fail(error)
     if as_json or style is LineageFormat.json:
         typer.echo(
             _json({**dataclasses.asdict(found), "checks": [dataclasses.asdict(one) for one in checks]})
@@ -133,9 +133,9 @@ def prune(
         with place.locked():
             pruned = pruning.prune(place, pruning.PrunePolicy(keep_runs, keep_spans), dry_run)
     except RootInUseError as error:
-        console.stop(str(error))
+        console.fail(error)
     except (ValueError, OSError) as error:
-        console.stop(str(error))
+        console.fail(error)
     _tell_pruned(pruned, place, dry_run)
 
 
@@ -152,7 +152,7 @@ def dashboard(
     try:
         typer.echo(f"Wrote {page.write(place, out or place.path / page.FILE)}.")
     except (ValueError, OSError) as error:
-        console.stop(str(error))
+        console.fail(error)
 
 
 def mend_clock(root: RootOption) -> None:
@@ -164,7 +164,7 @@ def mend_clock(root: RootOption) -> None:
         with place.locked():
             moved = clock.mend(place.metadata)
     except (RootInUseError, ValueError, OSError) as error:
-        console.stop(str(error))
+        console.fail(error)
     if not moved.times:
         typer.echo(f"No time in {place.metadata} lies ahead of the clock; nothing was changed.")
     else:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from components.staging import read_either
-from pipeline.console import existing_root, loading, stop
+from pipeline.console import existing_root, fail, loading, status, stop
 
 _FAILED = 1
 
@@ -48,7 +48,7 @@ def report(
         )
         typer.echo(f"Wrote {write_report(place, run_id)}.")
     except (ValueError, OSError) as error:
-        stop(str(error))
+        fail(error)
     except KeyError as error:
         stop(f"The run did not record {error}, which the report needs.", _FAILED)
 
@@ -66,8 +66,8 @@ def tensorboard(
     try:
         curves.serve(place, host, port, typer.echo)
     except ValueError as error:
-        stop(str(error))
+        fail(error)
     except OSError as error:
-        stop(f"Cannot write into {root}: {error.strerror}.")
+        stop(f"Cannot write into {root}: {error.strerror}.", status(error))
     except KeyboardInterrupt:
         return  # it was still loading

@@ -53,7 +53,7 @@ def approve(
         with events.about(draft):
             publication = candidates.approve(place.serving, who, reason, candidate, draft.at)
     except (ValueError, OSError) as error:
-        console.stop(str(error))
+        console.fail(error)
     typer.echo(
         f"Pushed candidate {held.name if held else ''}: it is served as version {publication.version}."
     )
@@ -78,7 +78,7 @@ def reject(
         with events.about(draft):
             decision = candidates.reject(place.serving, who, reason, candidate, draft.at)
     except (ValueError, OSError) as error:
-        console.stop(str(error))
+        console.fail(error)
     typer.echo(f"Rejected candidate {decision.name}.")
     _tell(place, events)
 
@@ -107,7 +107,7 @@ def rollback(
             v.origin for v in serving_folder.versions(place.serving) if v.number == publication.version
         )
     except (ValueError, OSError) as error:
-        console.stop(str(error))
+        console.fail(error)
     typer.echo(
         f"Restored the model of version {restored}: it is served as version {publication.version} from "
         f"{publication.path}."
@@ -140,7 +140,7 @@ def undelivered(
         if retry:
             problems = events.deliver()
     except (ValueError, OSError) as error:
-        console.stop(str(error))
+        console.fail(error)
     for problem in problems:
         typer.echo(problem, err=True)
     left = box.waiting()
@@ -176,7 +176,7 @@ def _events(place: Root, hooks_file: pathlib.Path | None, **given: str) -> "deci
         config = hook_file.chosen(hooks_file, given)
         warning = hook_file.open_to_others(hooks_file)
     except (ValueError, OSError) as error:
-        console.stop(str(error))
+        console.fail(error)
     if warning:
         typer.echo(warning, err=True)
     return decisions.DecisionEvents(place, config)

@@ -112,7 +112,7 @@ def asked(
     try:
         told = _notices(root, options)
     except (ValueError, OSError) as error:
-        console.stop(str(error))
+        console.fail(error)
     try:
         accepted = _accepted(options.accept or [])
         request = retraining.Request(
@@ -137,8 +137,8 @@ def asked(
 
 def _stop(told: "notices.Notices", error: Exception) -> NoReturn:
     """Ends the call before anything was looked at; monitoring and the hook hear of it as of any failure."""
-    told.stopped(str(error))
-    console.stop(str(error))
+    told.stopped(console.reason(error), console.status(error))
+    console.fail(error)
 
 
 def _settings(preset: str, options: Options, side: int = architecture.BASE_SIDE) -> PipelineConfig:
@@ -278,7 +278,7 @@ def _work(
         typer.echo(f"Nothing done: {error}")
         raise typer.Exit(notices.NOTHING_OR_PUSHED) from error
     except (ValueError, OSError) as error:
-        console.stop(str(error))
+        console.fail(error)
     except KeyboardInterrupt:
         # Only clearing up is left: a second Ctrl-C ends the process at once, and silently.
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -12,7 +12,7 @@ import typer
 
 from components.serving import serving_folder
 from components.staging import write_atomically
-from pipeline import refusal
+from pipeline import console, refusal
 from pipeline.retrain import decisions, hooks, outbox, retraining
 from pipeline.retrain.vital_signs import Outcome, VitalSigns
 from pipeline.root import Root, RootInUseError
@@ -89,9 +89,10 @@ class Notices:
             self._finish(_failure("interrupted", begun), INTERRUPTED, waiting)
             raise
         except Exception as error:
-            failure = _failure(str(error) or type(error).__name__, begun)
+            failure = _failure(console.reason(error) or type(error).__name__, begun)
             self._post(_event(self._root, failure))
-            self._finish(failure, USAGE if isinstance(error, ValueError | OSError) else FAILED, waiting)
+            status = console.status(error) if isinstance(error, ValueError | OSError) else FAILED
+            self._finish(failure, status, waiting)
             raise
         known = ledger.Ledger.load(self._root.ledger)
         if outcome.kind in hooks.KINDS:
@@ -108,8 +109,8 @@ class Notices:
         self._odd = sentences
         _say(sentences)
 
-    def stopped(self, reason: str) -> None:
-        """The call ends with status 2 before anything was looked at: wrong arguments, no data, a ledger that is none.
+    def stopped(self, reason: str, status: int = USAGE) -> None:
+        """The call ends before anything was looked at: wrong arguments, no data, a ledger that is none, a full disk.
 
         A root that is not there yet is not made for it; the hook is told all the same.
         """
@@ -122,7 +123,7 @@ class Notices:
             self._post(event)
             with contextlib.suppress(RootInUseError, OSError), self._root.locked():
                 _say(self._signs.started())
-                self._finish(failure, USAGE, lambda: None)
+                self._finish(failure, status, lambda: None)
         self.deliver()
 
     def _post_odd(self) -> None:

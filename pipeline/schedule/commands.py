@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.console import stop
+from pipeline.console import fail, stop
 from pipeline.schedule import crontab, systemd
 from pipeline.schedule.cron import Cron
 from pipeline.schedule.job import RETRAIN, Job, SchedulerError, When, check_name
@@ -70,7 +70,7 @@ def schedule(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
     except SchedulerError as error:
         stop(str(error), FAILED)
     except (ValueError, OSError) as error:
-        stop(str(error))
+        fail(error)
 
 
 def _when(cron: str, every: int, timezone: str) -> When:

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.console import stop
+from pipeline.console import fail, stop
 
 if typing.TYPE_CHECKING:
     from pipeline.use.embeddings import EmbeddingTable
@@ -69,7 +69,7 @@ def embed(
             stop(f"None of {len(files)} images could be read.", _FAILED)
         _save(table, out)
     except (ValueError, OSError) as error:
-        stop(str(error))
+        fail(error)
     if others:
         shown = ", ".join(map(str, others[:_SHOWN])) + (", ..." if len(others) > _SHOWN else "")
         typer.echo(f"Left out, being no pictures ({len(others)}): {shown}.", err=True)
@@ -99,7 +99,7 @@ def search(
         encoder = _same_encoder(table, root, model)
         found = embeddings.nearest(table, encoder([image])[0], k)
     except (ValueError, OSError) as error:
-        stop(str(error))
+        fail(error)
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(neighbor) for neighbor in found], indent=2))
         return
@@ -132,7 +132,7 @@ def serve(
     try:
         folder = encoder.find_version(root).parent.absolute()
     except (ValueError, OSError) as error:
-        stop(str(error))
+        fail(error)
     installed = shutil.which(_SERVER)
     if installed and not builtin:
         if host not in (None, "0.0.0.0", "::"):  # noqa: S104 - asked for by the caller
@@ -162,7 +162,7 @@ def data_images(
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(folder / f"{records.stem}-{number:05d}.png")
     except (ValueError, OSError) as error:
-        stop(str(error))
+        fail(error)
     typer.echo(f"Wrote {min(count, len(images))} images to {out_dir}.")
 
 
@@ -195,7 +195,7 @@ def _serve_by_ourselves(folder: pathlib.Path, name: str, host: str, port: int) -
         follower = version_follower.VersionFollower(folder)
         server = http_server.start_server(rest.RestApp(name, follower), host, port)
     except ValueError as error:
-        stop(str(error))
+        fail(error)
     except OSError as error:
         _cannot_listen(host, port, error)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pipeline import console
 from pipeline.console import stop
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def import_(
                 lambda done, total: bar.update(task, completed=done, total=total),
             )
         except (ValueError, OSError) as error:
-            stop(f"{error}{_kept(out, span)}")
+            stop(f"{console.reason(error)}{_kept(out, span)}", console.status(error))
         except KeyboardInterrupt:
             stop(f"Interrupted. The same command goes on.{_kept(out, span)}", _INTERRUPTED)
     for path, reason in imported.unreadable.items():
