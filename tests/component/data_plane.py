@@ -14,6 +14,7 @@ from components.data.anomaly_gate import AnomalyGate
 from components.data.dataset import CIFAR10
 from components.data.example_gen import Cifar10ExampleGen
 from components.data.statistics import SCHEMA_FILE, statistics_options
+from pipeline.run import beam_package
 
 IN_MEMORY = ["--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"]
 SPANS = "span-{SPAN}"
@@ -85,16 +86,16 @@ def data_nodes(
 
 def run(root, nodes, beam_args=(), cache=False):
     """Runs nodes locally, with all artifacts below `root`."""
-    LocalDagRunner().run(
-        tfx.dsl.Pipeline(
-            pipeline_name="data",
-            pipeline_root=str(root),
-            components=nodes,
-            metadata_connection_config=metadata.sqlite_metadata_connection_config(f"{root}/metadata.db"),
-            beam_pipeline_args=[*(beam_args or IN_MEMORY)],
-            enable_cache=cache,
-        )
+    pipeline = tfx.dsl.Pipeline(
+        pipeline_name="data",
+        pipeline_root=str(root),
+        components=nodes,
+        metadata_connection_config=metadata.sqlite_metadata_connection_config(f"{root}/metadata.db"),
+        beam_pipeline_args=[*(beam_args or IN_MEMORY)],
+        enable_cache=cache,
     )
+    with beam_package.packed_in(pathlib.Path(root, ".beam")):
+        LocalDagRunner().run(pipeline)
 
 
 def artifact(root, node, key):

@@ -1,4 +1,4 @@
-"""Runs the real command in its own process, as a user does, on a small embedded data set."""
+"""The real command on a small embedded data set."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+from multiprocessing.process import BaseProcess
 
 from tests.e2e import warm_process
 
@@ -44,19 +45,9 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(PROJECT), "COLUMNS": "300", "PYTHONUNBUFFERED": "1"}
 
 
-def run(
-    data: pathlib.Path, root: pathlib.Path, *settings: str, timeout: float = 500
-) -> subprocess.CompletedProcess[str]:
-    """Runs the command to its end."""
-    return subprocess.run(
-        command(data, root, *settings),
-        cwd=PROJECT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+def start(arguments: list[str], said: pathlib.Path) -> BaseProcess:
+    """Starts the command line with these arguments in a warm process that says all it says to a file."""
+    return warm_process.start(["python", "-m", *arguments], PROJECT, environment(), (said, said))
 
 
 def warm(arguments: list[str], timeout: float = 500) -> subprocess.CompletedProcess[str]:
@@ -72,8 +63,8 @@ def warm(arguments: list[str], timeout: float = 500) -> subprocess.CompletedProc
     return subprocess.CompletedProcess(command, status, out, err)
 
 
-def run_again(data: pathlib.Path, root: pathlib.Path, *settings: str) -> subprocess.CompletedProcess[str]:
-    """As `run`, in a warm process."""
+def run(data: pathlib.Path, root: pathlib.Path, *settings: str) -> subprocess.CompletedProcess[str]:
+    """One small run to its end, in a warm process."""
     return warm(command(data, root, *settings)[2:])
 
 

@@ -51,7 +51,10 @@ def first_root(tmp_path_factory) -> typing.Iterator[tuple[pathlib.Path, bool]]:
 
 @pytest.fixture(scope="session")
 def first_run(small_data, first_root) -> FinishedRun:
-    """A first run in an empty root. Slow (about a minute): everything from records to a pushed encoder."""
+    """A first run in an empty root. Slow (about a minute): everything from records to a pushed encoder.
+
+    The one that is interrupted is started as a person does it, the others in forks of a process that has imported TFX.
+    """
     root, small = first_root
     full = byol_command.run(small_data, root) if small else None
     if small:

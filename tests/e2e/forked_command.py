@@ -12,6 +12,7 @@ given = globals()
 python, option, module, *arguments = given["command"]
 if (python, option) != ("python", "-m"):
     raise ValueError(f"Expected `python -m` of a module, received {given['command'][:3]}.")
+os.setsid()
 for name, number in (("out", 1), ("err", 2)):
     with open(given[name], "a") as file:
         os.dup2(file.fileno(), number)

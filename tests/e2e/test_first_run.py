@@ -111,7 +111,7 @@ def test_served_numbers_equal_the_trainers(answers):
 def test_a_second_run_uses_the_cache_and_pushes_nothing_new(first_run, small_data):
     """Slow: another process, with another hash seed. It proves that the digests in the cache keys are stable."""
     before = byol_command.summary(first_run.root)
-    process = byol_command.run_again(small_data, first_run.root)
+    process = byol_command.run(small_data, first_run.root)
     after = byol_command.summary(first_run.root)
     assert process.returncode == 0, process.stdout + process.stderr
     for node in ("Cifar10ExampleGen", "Transform", "Pretrainer", "LinearProbe", "RandomProbe"):
@@ -129,7 +129,7 @@ def test_a_worse_model_is_not_pushed_and_every_miss_is_said(first_run, small_dat
     """
     served = sorted(path.name for path in (first_run.root / "serving").iterdir() if path.name.isdigit())
     before = byol_command.summary(first_run.root)["linear_accuracy"]
-    process = byol_command.run_again(
+    process = byol_command.run(
         small_data, first_run.root, "gate.minimum_accuracy=0.99", "probe.learning_rates=[1e-9]"
     )
     summary = byol_command.summary(first_run.root)
@@ -163,7 +163,7 @@ def test_a_new_span_unlike_the_last_stops_at_the_gate_and_the_old_one_still_runs
     for path in darker.glob("*.bin"):
         images, labels = cifar10.read_records(path)
         path.write_bytes(cifar10.encode_records((images * 0.7).astype(np.uint8), labels))
-    process = byol_command.run_again(tmp_path / "spans", first_run.root)
+    process = byol_command.run(tmp_path / "spans", first_run.root)
     assert process.returncode == 1, process.stdout + process.stderr
     assert "AnomalyGate failed: " in process.stderr
     assert "span 4, split train, feature brightness: mean went from" in process.stderr

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from pipeline.report import write
+from pipeline.report import curves, write
 from pipeline.root import REPORT_FILE, Root
 from tests.component.report.test_report_page import Reader, external
 from tests.e2e import byol_command
@@ -98,6 +98,21 @@ def test_the_command_writes_the_same_report_again(first_run, report, summary):
     assert str(report) in process.stdout
     after = Reader(report.read_text())
     assert after.facts == Reader(before).facts
+
+
+def test_tensorboard_is_given_the_curves_under_the_runs_name(first_run, summary):
+    """A run that took its pretraining from the cache adds none; Ctrl-C's epochs are another folder of events."""
+    root = Root(first_run.root)
+    assert curves.link(root) == len(list(root.path.glob("runs/*/projector")))
+    links = {path.name: path.resolve() for path in root.tensorboard.iterdir() if path.is_symlink()}
+    finished = {name: path for name, path in links.items() if not name.endswith(", not finished")}
+    start = summary["run_id"][:19].replace("T", " ")
+    assert min(finished).startswith(f"{start}, demo, ")
+    assert f", {summary['linear_accuracy']:.2%}" in max(finished)
+    assert all(list(path.glob("events.out.tfevents.*")) for path in links.values())
+    events = [path.parent for path in root.artifacts.glob("*/model_run/*/**/events.out.tfevents.*")]
+    assert set(links.values()) == set(events)
+    assert len(links) == len(set(events))
 
 
 def test_a_report_that_fails_is_one_line_and_no_more(report, tmp_path, capsys):

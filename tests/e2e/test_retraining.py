@@ -45,17 +45,23 @@ class Spans:
             *assignments,
         ]
 
-    def start(self):
-        return subprocess.Popen(
-            self.command(), cwd=byol_command.PROJECT, env=byol_command.environment(), text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+    def start(self, said):
+        """A call in a warm process, whose words go to the file `said`."""
+        return byol_command.start(self.command()[2:], said)
 
-    def call(self, status=0):
-        process = self.start()
-        said, _ = process.communicate(timeout=500)
-        assert process.returncode == status, said
-        return said
+    def call(self):
+        """A call as a scheduler starts it, of which no training is expected."""
+        process = subprocess.run(
+            self.command(), cwd=byol_command.PROJECT, env=byol_command.environment(), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=500, check=False,
+        )  # fmt: skip
+        assert process.returncode == 0, process.stdout
+        return process.stdout
+
+    def train(self):
+        """A call in a warm process to its end; returns its exit status and what it said."""
+        process = byol_command.warm(self.command()[2:])
+        return process.returncode, process.stdout + process.stderr
 
     def ledger(self):
         return Ledger.load(Root(self.root).ledger)
@@ -66,10 +72,11 @@ class Spans:
 
 @pytest.fixture(scope="module")
 def spans(tmp_path_factory):
-    """After a first span, and a second call that found nothing."""
+    """After a first span."""
     made = Spans(tmp_path_factory.mktemp("retraining"))
     made.deliver(1)
-    made.call()
+    status, said = made.train()
+    assert status == 0, said
     return made
 
 
@@ -84,7 +91,7 @@ def test_the_first_span_is_pushed_and_then_there_is_nothing_new(spans):
 
 
 @pytest.mark.timeout(900)
-def test_a_poisoned_span_is_refused_and_a_killed_training_goes_on(spans):
+def test_a_poisoned_span_is_refused_and_a_killed_training_goes_on(spans, tmp_path):
     """Slow (two pipelines): the faults share them. SIGKILL comes in the middle of pretraining.
 
     While the first call is at work, a second one says so and ends with 0. The call after the kill finishes the same
@@ -93,26 +100,30 @@ def test_a_poisoned_span_is_refused_and_a_killed_training_goes_on(spans):
     first = spans.served()
     spans.deliver(2, permuted=True)
     spans.deliver(3)
-    process, said = spans.start(), ""
-    for line in process.stdout:
-        said += line
-        if "epoch 2/4" in line:
-            assert "Nothing done: Another run (process " in spans.call()
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, said
+    heard = tmp_path / "said"
+    process = spans.start(heard)
+    deadline = time.monotonic() + 400
+    while not (heard.exists() and "epoch 2/4" in heard.read_text()):
+        assert process.is_alive(), heard.read_text()
+        assert time.monotonic() < deadline, heard.read_text()
+        time.sleep(0.05)
+    assert "Nothing done: Another run (process " in spans.call()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.join()
+    said = heard.read_text()
+    assert process.exitcode == -signal.SIGKILL, said
     assert "Span 2: refused. " in said
     assert "Are the labels right?" in said
     unfinished = spans.ledger().unfinished()
     assert (unfinished.window, unfinished.new, unfinished.parent_version) == ([1, 3], [3], first.number)
 
-    process = byol_command.warm(spans.command()[2:])
-    said = process.stdout + process.stderr
-    assert process.returncode in (0, 3), said
+    status, said = spans.train()
+    assert status in (0, 3), said
     assert "Resuming pretraining at epoch" in said
     assert "Transform: from cache" in said
     known = spans.ledger()
     training = known.trainings[-1]
-    assert training.outcome == (ledger.PUSHED if process.returncode == 0 else ledger.NOT_PUSHED)
+    assert training.outcome == (ledger.PUSHED if status == 0 else ledger.NOT_PUSHED)
     assert (training.window, training.parent, training.baseline) == (
         unfinished.window, unfinished.parent, unfinished.baseline,
     )  # fmt: skip

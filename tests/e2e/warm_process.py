@@ -3,6 +3,7 @@
 import multiprocessing
 import pathlib
 import runpy
+from multiprocessing.process import BaseProcess
 
 FORKED_COMMAND = pathlib.Path(__file__).with_name("forked_command.py")
 # What most commands import; nothing of this project, which each of them imports anew.
@@ -14,26 +15,21 @@ PRELOADED = [
 ]
 
 
-def run(
+def start(
     command: list[str],
     folder: pathlib.Path,
     variables: dict[str, str],
     said: tuple[pathlib.Path, pathlib.Path],
-    seconds: float,
     umask: int = 0o022,
-) -> int:
-    """Runs `python -m MODULE ARGUMENT...` to its end; returns its exit status, negative for a signal.
+) -> BaseProcess:
+    """Starts `python -m MODULE ARGUMENT...` as the leader of a session of its own; `exitcode` is its exit status.
 
     Args:
         command: `python` stands for the interpreter that runs here.
         folder: where it works.
         variables: its whole environment.
         said: files to which its two outputs are added; they may be the same.
-        seconds: after which it is killed.
         umask: that it is started with.
-
-    Raises:
-        TimeoutError: it was.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
@@ -48,8 +44,27 @@ def run(
     }
     process = context.Process(target=runpy.run_path, args=(str(FORKED_COMMAND), given))
     process.start()
-    process.join(seconds)
-    if process.exitcode is None:
-        process.kill()
-        raise TimeoutError(f"{command} did not end within {seconds:g} s.")
+    return process
+
+
+def run(
+    command: list[str],
+    folder: pathlib.Path,
+    variables: dict[str, str],
+    said: tuple[pathlib.Path, pathlib.Path],
+    seconds: float,
+    umask: int = 0o022,
+) -> int:
+    """Runs a command as `start` does, to its end; returns its exit status, negative for a signal.
+
+    Raises:
+        TimeoutError: it did not end within so many seconds, and was killed.
+    """
+    process = start(command, folder, variables, said, umask)
+    try:
+        process.join(seconds)
+        if process.exitcode is None:
+            raise TimeoutError(f"{command} did not end within {seconds:g} s.")
+    finally:
+        process.kill()  # nothing where it has ended
     return process.exitcode
