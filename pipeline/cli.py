@@ -120,7 +120,7 @@ def run(
     except (RootInUseError, ValueError) as error:
         console.fail(error)
     except console.NodeFailedError as error:
-        console.stop(f"{error}. The full log is the newest file in {place.logs}.", FAILED)
+        console.stop(f"{str(error).rstrip('.')}. The full log is the newest file in {place.logs}.", FAILED)
     except KeyboardInterrupt:
         # Only clearing up is left: a second Ctrl-C ends the process at once, and silently.
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -6,7 +6,6 @@ import pathlib
 import re
 import secrets
 import socket
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 from pipeline.beam import beam_args
 from pipeline.config import BeamConfig
 from pipeline.run import worker_probe
-from pipeline.run.engine_runner import EngineResult
+from pipeline.run.engine_runner import EngineResult, at_pool, pool_command
 
 _CONNECT_SECONDS = 10.0
 _USER_AGENT = "beam:option:user_agent:v1"  # Java's job servers write their release into a job's options
@@ -63,11 +62,6 @@ def check(config: BeamConfig, root: pathlib.Path, data: pathlib.Path | None) -> 
                 f"The worker's answer is not in {root}: the job was {state}, and what the worker wrote there is not "
                 "seen here. Put --root on storage that every worker mounts at the same path."
             )
-
-
-def pool_command() -> str:
-    """The command that starts the workers, as it stands on this machine."""
-    return f"{sys.executable} -m pipeline.run.worker_pool --port 50000"
 
 
 def _check_endpoint(config: BeamConfig, endpoint: str) -> None:
@@ -173,13 +167,14 @@ def _waited(config: BeamConfig, options: PipelineOptions, result: Any) -> str:
         state = str(result.wait_until_finish(duration=int(1000 * config.start_seconds)))
     except Exception as error:
         # The same boundary; what our own worker says goes before what the engine makes of it.
-        raise ValueError(_failed(config, options, f"{error}\n{_messages(result)}", str(error))) from error
+        text = f"{error}\n{_messages(result)}"
+        raise ValueError(_failed(config, options, text, _said(result) or str(error))) from error
     if state != "DONE":
-        said = result.said() if isinstance(result, EngineResult) else ""
+        said = _said(result)
         raise ValueError(
             f"The engine {config.engine} ran no worker within {config.start_seconds:g} s (beam.start_seconds): the job "
             f"is {state}{f', it said last: {said}' if said else ''}. Expected workers with this project's environment"
-            f"{_at_pool(options)}; start them where the engine's tasks run: {pool_command()}"
+            f"{at_pool(options)}; start them where the engine's tasks run: {pool_command()}"
         )
     return state
 
@@ -191,14 +186,13 @@ def _failed(config: BeamConfig, options: PipelineOptions, text: str, error: str)
     expected = ", ".join(f"{name} {value[:10]}" for name, value in worker_probe.facts().items())
     return (
         f"A job of one row failed on the engine {config.engine}: {_last_line(error)}. Expected workers with this "
-        f"project's environment ({expected}){_at_pool(options)}; start them where the engine's tasks run: "
+        f"project's environment ({expected}){at_pool(options)}; start them where the engine's tasks run: "
         f"{pool_command()}"
     )
 
 
-def _at_pool(options: PipelineOptions) -> str:
-    environment = options.view_as(PortableOptions)
-    return f" at {environment.environment_config}" if environment.environment_type == "EXTERNAL" else ""
+def _said(result: Any) -> str:
+    return result.said() if isinstance(result, EngineResult) else ""
 
 
 def _messages(result: Any) -> str:

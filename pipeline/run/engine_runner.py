@@ -8,7 +8,9 @@ prepared under.
 import argparse
 import contextlib
 import logging
+import re
 import signal
+import sys
 import threading
 import time
 import uuid
@@ -30,6 +32,8 @@ _ENDING_SECONDS = 30.0  # Flink waits for its tasks to give up
 _GONE_SECONDS = 60.0  # a job server that does not answer for so long is gone, not started again
 _ERROR = beam_job_api_pb2.JobMessage.JOB_MESSAGE_ERROR
 FLINK = "flink"
+# Flink 1.18 and 1.19, of a pool that was killed in the middle of a job.
+_WORKER_GONE = re.compile(r"ConnectException|CANCELLED: client cancelled|UNAVAILABLE")
 TERMINATED = 128 + signal.SIGTERM
 
 
@@ -199,7 +203,8 @@ class EngineResult(portable_runner.PipelineResult):
     def _last_words(self) -> str:
         responses = [m.message_response for m in self._messages if m.HasField("message_response")]
         errors = [response.message_text for response in responses if response.importance == _ERROR]
-        return errors[-1] if errors else "the engine gave no reason; its own log has one"
+        said = errors[-1] if errors else "the engine gave no reason; its own log has one"
+        return with_what_mends_it(said, self._options)
 
     def _read_messages(self) -> None:
         try:
@@ -212,6 +217,27 @@ class EngineResult(portable_runner.PipelineResult):
                     logging.getLogger(__name__).log(level, "%s", response.message_text)
         except grpc.RpcError as error:
             logging.getLogger(__name__).info("The engine's messages ended: %s", _code(error))
+
+
+def pool_command() -> str:
+    """The command that starts the workers, as it stands on this machine."""
+    return f"{sys.executable} -m pipeline.run.worker_pool --port 50000"
+
+
+def at_pool(options: PipelineOptions) -> str:
+    """Where the engine asks for workers, as words behind "workers" or "pool"; none if no pool is asked."""
+    environment = options.view_as(PortableOptions)
+    return f" at {environment.environment_config}" if environment.environment_type == "EXTERNAL" else ""
+
+
+def with_what_mends_it(said: str, options: PipelineOptions) -> str:
+    """What an engine said of a job that failed, and what to do where it means that a worker went."""
+    if not (_WORKER_GONE.search(said) and at_pool(options)):
+        return said
+    return (
+        f"{said.rstrip().rstrip('.')}. A worker or the pool{at_pool(options)} is gone: start it again where the "
+        f"engine's tasks run, {pool_command()}, then the same command"
+    )
 
 
 def _cancel(job_service: Any, job_id: str, options: PipelineOptions) -> None:

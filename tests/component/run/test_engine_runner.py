@@ -16,7 +16,7 @@ from rich.console import Console
 
 from pipeline.beam import beam_args
 from pipeline.config import BeamConfig
-from pipeline.run import progress
+from pipeline.run import engine_runner, progress
 from pipeline.run.engine_runner import TERMINATED, EngineError
 from tests.component import engine_processes
 from tests.component.engine_processes import PROJECT
@@ -145,6 +145,24 @@ def test_after_a_pool_that_was_killed_at_work_the_same_pipeline_finishes(server,
     (out,) = tmp_path.glob("out*")
     assert out.read_text().endswith("done\n")
     assert out.read_text().count("done") == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "gone"),
+    [  # as Flink 1.19 and 1.18 said it of a pool that was killed
+        ("java.net.ConnectException: finishConnect(..) failed: Connection refused", True),
+        ("CANCELLED: client cancelled", True),
+        ("ZeroDivisionError: division by zero", False),
+    ],
+)
+def test_a_worker_that_went_is_told_with_where_and_how_to_start_it(said, gone):
+    options = PipelineOptions(_arguments("host:8099", "pool-host:50000", "any"))
+    told = engine_runner.with_what_mends_it(said, options)
+    assert told.startswith(said)
+    assert ("at pool-host:50000 is gone" in told) is gone
+    assert ("-m pipeline.run.worker_pool --port 50000" in told) is gone
+    local = PipelineOptions(beam_args(BeamConfig(engine="portable", endpoint="host:8099")))
+    assert engine_runner.with_what_mends_it(said, local) == said  # it has no pool
 
 
 def test_a_failed_job_says_what_the_worker_said(server):
