@@ -2,6 +2,9 @@
 
 TFX packs itself anew for every Beam component that has arguments, into the temporary folder, and leaves it there: some
 40 MB and a second and a half each time. Workers that are this process, or others that it starts, need none of it.
+
+What else this process puts into the temporary folder during a run goes there too: TensorFlow's autograph writes a file
+for each function and removes it at the interpreter's end, so a killed run would leave all of them.
 """
 
 import contextlib
@@ -18,7 +21,7 @@ from pipeline.beam import IN_PROCESS
 
 @contextlib.contextmanager
 def packed_in(folder: pathlib.Path) -> Iterator[None]:
-    """Within the block TFX packs itself at most once, below `folder`, which is removed before and after.
+    """Within the block TFX packs itself at most once, and `folder`, removed before and after, is for temporary files.
 
     For Beam's runner in this process, TFX packs nothing.
 
@@ -31,22 +34,20 @@ def packed_in(folder: pathlib.Path) -> Iterator[None]:
 
     @functools.cache
     def build_once() -> str:
-        folder.mkdir(parents=True, exist_ok=True)
-        before, tempfile.tempdir = tempfile.tempdir, str(folder)
-        try:
-            return build()
-        finally:
-            tempfile.tempdir = before
+        return build()
 
     def flags_where_needed(flags: list[str]) -> list[str]:
         return flags if IN_PROCESS in flags else flags_for(flags)
 
     shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
     dependency_utils.build_ephemeral_package = build_once
     dependency_utils.make_beam_dependency_flags = flags_where_needed
     try:
         yield
     finally:
+        tempfile.tempdir = before
         dependency_utils.build_ephemeral_package = build
         dependency_utils.make_beam_dependency_flags = flags_for
         shutil.rmtree(folder, ignore_errors=True)
