@@ -69,7 +69,7 @@ class Moment:
     before: str
     names: bool
     left: Tree
-    beside: int
+    beside: object
 
     def put(self, folder: pathlib.Path) -> None:
         """Makes the folder anew as it would be found."""
@@ -94,7 +94,10 @@ class Disk:
     """
 
     def __init__(
-        self, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, beside: Callable[[], int] = lambda: 0
+        self,
+        folder: pathlib.Path,
+        monkeypatch: pytest.MonkeyPatch,
+        beside: Callable[[], object] = lambda: None,
     ) -> None:
         self.folder, self._beside = folder, beside
         self.moments: list[Moment] = []

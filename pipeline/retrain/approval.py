@@ -3,7 +3,7 @@
 import getpass
 import json
 import pathlib
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -53,7 +53,7 @@ def approve(
         with events.about(draft):
             publication = candidates.approve(place.serving, who, reason, candidate, draft.at)
     except (ValueError, OSError) as error:
-        console.fail(error)
+        _stop(events, error)
     typer.echo(
         f"Pushed candidate {held.name if held else ''}: it is served as version {publication.version}."
     )
@@ -78,7 +78,7 @@ def reject(
         with events.about(draft):
             decision = candidates.reject(place.serving, who, reason, candidate, draft.at)
     except (ValueError, OSError) as error:
-        console.fail(error)
+        _stop(events, error)
     typer.echo(f"Rejected candidate {decision.name}.")
     _tell(place, events)
 
@@ -112,8 +112,8 @@ def rollback(
         f"Restored the model of version {restored}: it is served as version {publication.version} from "
         f"{publication.path}."
     )
-    if publication.is_new:
-        _tell(place, events)
+    # Also where nothing was new: a call that was cut off after the deed has told nobody yet.
+    _tell(place, events)
 
 
 def undelivered(
@@ -180,6 +180,13 @@ def _events(place: Root, hooks_file: pathlib.Path | None, **given: str) -> "deci
     if warning:
         typer.echo(warning, err=True)
     return decisions.DecisionEvents(place, config)
+
+
+def _stop(events: "decisions.DecisionEvents", error: Exception) -> NoReturn:
+    """Ends the command; what an earlier call could not tell any more, being cut off, is told all the same."""
+    for problem in events.deliver():
+        typer.echo(problem, err=True)
+    console.fail(error)
 
 
 def _tell(place: Root, events: "decisions.DecisionEvents") -> None:

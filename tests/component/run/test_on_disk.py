@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import sqlite3
 
 import pytest
 from tfx.orchestration.portable import launcher
@@ -12,7 +13,7 @@ from pipeline.root import Root
 from pipeline.run import on_disk
 from tests.component import small_root
 from tests.component.small_root import Plan
-from tests.power_cut import Power
+from tests.power_cut import Disk, Power
 
 
 @pytest.fixture
@@ -24,12 +25,39 @@ def _states(graph: StoreGraph) -> dict[str, str]:
     return {node: execution.state for node, execution in graph.runs[-1].executions.items()}
 
 
-def test_outputs_of_a_complete_node_survive_a_power_cut(power: Power, tmp_path: pathlib.Path) -> None:
+def _complete(root: Root) -> frozenset[str]:
+    """Ids of the executions that ML Metadata says are complete, as it would be read after a cut now."""
+    if not root.metadata.exists():
+        return frozenset()
+    with contextlib.closing(sqlite3.connect(f"file:{root.metadata}?mode=ro", uri=True)) as store:
+        tables = store.execute("SELECT name FROM sqlite_master WHERE name = 'Execution'").fetchall()
+        rows = (
+            store.execute("SELECT id FROM Execution WHERE last_known_state = 3").fetchall() if tables else []
+        )
+    return frozenset(str(number) for (number,) in rows)
+
+
+def test_outputs_of_a_complete_node_survive_a_power_cut_at_any_moment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    """Also where no name reaches the disk but by its folder's sync. An output's folder is named by its execution."""
     root, data = Root(tmp_path / "root"), tmp_path / "data"
+    root.artifacts.mkdir(parents=True)
+    disk = Disk(root.path, monkeypatch, lambda: _complete(root))
     with on_disk.outputs_before_complete():
-        small_root.run(root, data, Plan(span=1))
-        assert power.cut(root.artifacts) == []
-        assert power.cut(root.serving) == []
+        with disk.followed():
+            small_root.run(root, data, Plan(span=1))
+        written = {
+            path.relative_to(root.path).as_posix(): path.read_bytes()
+            for path in root.artifacts.glob("[!.]*/[!.]*/*/**/*")
+            if path.is_file()
+        }
+        assert len({name.split("/")[3] for name in written}) == 8
+        for moment in disk.moments:
+            assert isinstance(moment.beside, frozenset)
+            said = {name: content for name, content in written.items() if name.split("/")[3] in moment.beside}
+            assert {name: moment.left.get(name) for name in said} == said, moment.before
+        assert {len(moment.beside) for moment in disk.moments} >= {0, 4, 8}  # type: ignore[arg-type]
         assert on_disk.forget_what_a_cut_took(root) == []
         again = small_root.run(root, data, Plan(span=1))
     assert _states(again)[nodes.PRETRAINER] == "CACHED"

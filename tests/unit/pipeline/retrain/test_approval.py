@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from components.serving import candidates, serving_folder
 from pipeline import cli
-from pipeline.retrain import vital_signs
+from pipeline.retrain import approval, vital_signs
 from pipeline.root import Root
 from pipeline.spans import ledger
 
@@ -181,3 +181,41 @@ def test_a_file_in_the_outbox_that_is_no_event_hides_no_other(place):
     assert result.exit_code == 0
     assert "0-x.json is no event" in result.output
     assert "2 events were not delivered" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "again"),
+    [
+        (("rollback", "--on-rollback"), 0),
+        (("approve", "--on-pushed"), 2),
+        (("reject", "--reason", "x", "--on-rejected"), 2),
+    ],
+)
+def test_a_decision_that_was_cut_off_before_it_was_told_is_told_by_the_same_call(
+    place, monkeypatch, words, again
+):
+    """A rollback finds its model served, the others that nothing waits any more."""
+
+    class CutError(BaseException):
+        pass
+
+    def cut(*_):
+        raise CutError
+
+    if words[0] == "rollback":
+        words = (words[0], str(served(place).number), *words[1:])
+        (place.parent / "C").mkdir()
+        (place.parent / "C" / "saved_model.pb").write_text("C")
+        serving_folder.publish(place.parent / "C", place / "serving")
+    with monkeypatch.context() as patched:
+        patched.setattr(approval, "_tell", cut)
+        with pytest.raises(CutError):
+            call(place, *words, hook(place))
+    before = served(place).number
+    result, events = call(place, *words, hook(place))
+    assert result.exit_code == again, result.output
+    assert served(place).number == before
+    assert [event["kind"] for event in events] == [
+        {"approve": "pushed", "reject": "rejected"}.get(words[0], words[0])
+    ]
+    assert call(place, *words, hook(place))[1] == events

@@ -179,6 +179,7 @@ def test_a_cut_at_every_moment_of_a_retraining_changes_nothing(
     assert len(moments) > 50
     for moment in moments:
         moment.put(root)
+        assert isinstance(moment.beside, int)
         retrained.told[:] = told[: moment.beside]
         retrained.call()
         assert retrained.found() == expected, moment.before
