@@ -4,6 +4,7 @@ import copy
 import pathlib
 import re
 
+import jsonschema
 import pytest
 import typer
 import yaml
@@ -225,7 +226,6 @@ def test_what_must_end_has_no_sidecar():
 
 
 def test_the_inference_service_is_what_kserves_schema_takes():
-    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is in the lock of the floor lane alone")
     (service,) = named("InferenceService")
     jsonschema.validate(service["spec"], INFERENCE_SERVICE)
     # ParseDeploymentMode, pkg/constants/constants.go:571: the old name of what is now Standard, which 0.15 has not.
