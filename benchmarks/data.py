@@ -28,7 +28,8 @@ from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 
 from components.data import cifar10, example_gen, features, synthetic
 from components.data.anomaly_gate import AnomalyGate
-from components.data.statistics import SCHEMA_FILE, statistics_options
+from components.data.schema import SCHEMA_FILE
+from components.data.statistics import statistics_options
 from trainer import input_pipeline
 from trainer.byol.config import PretrainingConfig
 from trainer.byol.run_fn import image_source

@@ -1,7 +1,8 @@
-"""What TFX's resolvers do on one machine, as components: open-source KFP has no resolvers.
+"""What TFX's resolvers do on one machine, as components: open-source KFP has no resolvers. And the schema, for which a
+client has no file.
 
-Both read durable storage, the volume that every step mounts. A resolver answers with a list of artifacts, a component
-on KFP with exactly one; so the one holds the list in a file, which the custom property `resolved` names, and
+The former read durable storage, the volume that every step mounts. A resolver answers with a list of artifacts, a
+component on KFP with exactly one; so the one holds the list in a file, which the custom property `resolved` names, and
 `kubeflow.entrypoint` puts the artifacts of that list in its place before the next step sees them: a property is part of
 a command's argument, and a list grows. An empty list is a resolver's "nothing".
 """
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Sequence
 
 from absl import logging
 from tfx import types
-from tfx import v1 as tfx
+from tfx.components import Trainer
 from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.components.base.base_node import BaseNode
@@ -22,7 +23,7 @@ from tfx.types import artifact as tfx_artifact
 from tfx.types import standard_artifacts
 
 from components import staging
-from components.data.anomaly_gate import span_of
+from components.data.anomaly_gate import DATA_SET_KEY, data_set_of, span_of
 from components.data.example_gen import Cifar10ExampleGen
 from components.serving import candidates, serving_folder
 from components.serving.pusher import Pusher
@@ -78,6 +79,20 @@ def KeptWindow(  # noqa: N802
         examples: resolves to their kept Examples, in that order.
     """
     resolving.kept_window(store=store, spans=spans, examples=examples)
+
+
+@component
+def ReviewedSchema(  # noqa: N802
+    schema_file: Parameter[str], data_set: Parameter[str], schema: OutputArtifact[standard_artifacts.Schema]
+) -> None:
+    """The reviewed schema, its labels those of the data set: what a local run writes into its root beforehand.
+
+    Args:
+        schema_file: in the image.
+        data_set: as `DataSet.to_json` writes it.
+        schema: gets the schema as ImportSchemaGen leaves it.
+    """
+    resolving.reviewed_schema(schema_file=schema_file, data_set=data_set, schema=schema)
 
 
 @component
@@ -192,8 +207,10 @@ def keep(examples: types.Artifact, store: pathlib.Path) -> pathlib.Path:
         shutil.copytree(examples.uri, copy, dirs_exist_ok=True)
         properties = {
             "split_names": examples.split_names,
-            # Under this prefix KFP's metadata and TFX's tell a custom property from one of the type.
+            # The prefix tells a custom property from one of the type that has its name; others go without it
+            # (_get_json_metadata_mapping, tfx/orchestration/kubeflow/v2/container/kubeflow_v2_entrypoint_utils.py).
             f"{tfx_artifact.CUSTOM_PROPERTIES_PREFIX}span": span_of(examples),
+            DATA_SET_KEY: data_set_of(examples).to_json(),
         }
         (copy / NOTE).write_text(json.dumps(properties))
     for number in older:
@@ -230,9 +247,7 @@ def bindings(config: KubeflowConfig, warm_start: bool, decided: Decided | None =
             serving=locations.serving, store=config.folder("networks"), version=version
         ).with_id(pipeline.WARM_START)
 
-    def kept_networks(
-        pretrainer: tfx.components.Trainer, pusher: Pusher, locations: pipeline.Locations
-    ) -> BaseNode:
+    def kept_networks(pretrainer: Trainer, pusher: Pusher, locations: pipeline.Locations) -> BaseNode:
         return KeptNetworks(
             pretrained=pretrainer.outputs["model"],
             pushed_model=pusher.outputs["pushed_model"],
@@ -240,7 +255,13 @@ def bindings(config: KubeflowConfig, warm_start: bool, decided: Decided | None =
             store=config.folder("networks"),
         )
 
+    def schema(locations: pipeline.Locations) -> BaseNode:
+        return ReviewedSchema(schema_file=locations.schema, data_set=locations.data_set.to_json()).with_id(
+            pipeline.SCHEMA
+        )
+
     return pipeline.Bindings(
+        schema=schema,
         spans_so_far=spans_so_far,
         # A run with a window trains on what is kept already, its own span included.
         kept_span=None if decided and decided.window else kept_span,

@@ -17,12 +17,13 @@ from rich.table import Table
 from kubeflow import config as cluster_config
 from pipeline import cli
 from pipeline.config import PipelineConfig, chosen_preset
-from pipeline.console import fail, quiet, stop
+from pipeline.console import fail, loading, quiet, stop
 from pipeline.retrain.options import Options, PresetOption, SetOption, spread
 from pipeline.schedule.cron import Cron
 from trainer import settings
 
 if TYPE_CHECKING:
+    from components.data.dataset import DataSet
     from kubeflow.compiled import Compiled
     from kubeflow.compiler import Span
     from kubeflow.server import Server
@@ -55,6 +56,14 @@ SpanOption = Annotated[
         help="'latest' takes the highest span-N when a run starts, a number that one, 'none' a folder of records.",
     ),
 ]
+DataSetOption = Annotated[
+    pathlib.Path | None,
+    typer.Option(
+        "--data-set",
+        metavar="PATH",
+        help="What the data on the volume are: their dataset.json, or a local copy of them; CIFAR-10 if left out.",
+    ),
+]
 HostOption = Annotated[
     str,
     typer.Option(
@@ -83,13 +92,14 @@ AccountOption = Annotated[str, typer.Option("--service-account", help="Kubernete
 
 
 @app.command("compile")
-def compile_file(
+def compile_file(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
     out: Annotated[pathlib.Path, typer.Argument(help="The file to write: .yaml, or .json with --vertex.")],
     preset: PresetOption = "gpu",
     assignments: SetOption = None,
     cluster: ClusterOption = None,
     cluster_assignments: ClusterSetOption = None,
     span: SpanOption = "latest",
+    data_set: DataSetOption = None,
     vertex: Annotated[
         bool, typer.Option("--vertex", help="For Vertex AI instead of open-source KFP.")
     ] = False,
@@ -100,7 +110,10 @@ def compile_file(
     try:
         check_name(out, vertex)
         wanted = _wanted(
-            preset, assignments, cluster, cluster_assignments, span, receiver="vertex" if vertex else "file"
+            (preset, assignments),
+            (cluster, cluster_assignments),
+            (span, data_set),
+            receiver="vertex" if vertex else "file",
         )
         _compiled(wanted, vertex).write(out)
     except (ValueError, OSError) as error:
@@ -116,13 +129,14 @@ def show_settings(cluster: ClusterOption = None) -> None:
 
 
 @app.command()
-def submit(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
+def submit(  # noqa: PLR0913, PLR0917
     host: HostOption,
     preset: PresetOption = "gpu",
     assignments: SetOption = None,
     cluster: ClusterOption = None,
     cluster_assignments: ClusterSetOption = None,
     span: SpanOption = "latest",
+    data_set: DataSetOption = None,
     name: Annotated[str, typer.Option(help="Of the run; the preset and the time if left out.")] = "",
     experiment: Annotated[str, typer.Option(help="Made if there is none of that name.")] = _EXPERIMENT,
     namespace: NamespaceOption = "",
@@ -134,7 +148,9 @@ def submit(  # noqa: PLR0913, PLR0917 - an option of a command is an argument
     """Start one run on a server."""
     from kubeflow.server import ServerError
 
-    wanted = _wanted(preset, assignments, cluster, cluster_assignments, span, namespace, receiver="server")
+    wanted = _wanted(
+        (preset, assignments), (cluster, cluster_assignments), (span, data_set), namespace, receiver="server"
+    )
     try:
         server = _server(host, namespace, token_file, timeout, authorities)
         _check_place(server, wanted.cluster)
@@ -227,7 +243,7 @@ def retrain(  # noqa: PLR0913, PLR0917
     from pipeline.retrain import commands as retrain_commands
 
     wanted = _wanted(
-        preset, options.assignments, cluster, cluster_assignments, "latest", namespace, receiver="server"
+        (preset, options.assignments), (cluster, cluster_assignments), None, namespace, receiver="server"
     )
     target = wanted.cluster if wanted.cluster.test else dataclasses.replace(wanted.cluster, test=_TEST)
     request, told = retrain_commands.asked(root / target.data, root / target.test, root, preset, options)
@@ -255,6 +271,7 @@ def create(  # noqa: PLR0913, PLR0917
     cluster: ClusterOption = None,
     cluster_assignments: ClusterSetOption = None,
     span: SpanOption = "latest",
+    data_set: DataSetOption = None,
     name: Annotated[
         str, typer.Option(help="One of the same name is replaced; a run of it that is at work goes on.")
     ] = _SCHEDULE,
@@ -273,7 +290,9 @@ def create(  # noqa: PLR0913, PLR0917
     from kubeflow.server import ServerError
 
     when = _when(cron, every)
-    wanted = _wanted(preset, assignments, cluster, cluster_assignments, span, namespace, receiver="server")
+    wanted = _wanted(
+        (preset, assignments), (cluster, cluster_assignments), (span, data_set), namespace, receiver="server"
+    )
     try:
         server = _server(host, namespace, token_file, timeout, authorities)
         _check_place(server, wanted.cluster)
@@ -432,9 +451,10 @@ def _span(text: str) -> "Span":
     return int(text)
 
 
-def _preset(name: str, assignments: list[str] | None) -> PipelineConfig:
+def _preset(name: str, assignments: list[str] | None, data_set: "DataSet | None") -> PipelineConfig:
+    side = () if data_set is None else (min(data_set.height, data_set.width),)
     try:
-        return chosen_preset(name, assignments or [])
+        return chosen_preset(name, assignments or [], *side)
     except ValueError as error:
         fail(error)
 
@@ -448,29 +468,41 @@ def _cluster(path: pathlib.Path | None, assignments: list[str] | None) -> cluste
 
 @dataclasses.dataclass(frozen=True)
 class _Wanted:
-    """What is compiled, read and checked without TFX."""
+    """What is compiled, read and checked without TFX; no data set where spans themselves are looked at."""
 
     config: PipelineConfig
     cluster: cluster_config.KubeflowConfig
     span: "Span"
+    data_set: "DataSet | None"
 
 
 def _wanted(
-    preset: str,
-    assignments: list[str] | None,
-    cluster: pathlib.Path | None,
-    cluster_assignments: list[str] | None,
-    span: str,
+    preset: tuple[str, list[str] | None],
+    cluster: tuple[pathlib.Path | None, list[str] | None],
+    data: tuple[str, pathlib.Path | None] | None,
     namespace: str = "",
     receiver: Literal["file", "server", "vertex"] = "file",
 ) -> _Wanted:
     """The arguments' meaning, or the end of the command.
 
     All that can be refused without TFX is refused here, since its import takes longer than all of it.
+
+    Args:
+        preset: its name, and what is changed of it.
+        cluster: the file of its settings, and what is changed of them.
+        data: the span, and where the data set is described; None where spans themselves are looked at.
+        namespace: of a multi-user installation.
+        receiver: of what is compiled.
     """
-    config, target = _preset(preset, assignments), _cluster(cluster, cluster_assignments)
-    wanted = _Wanted(config, cluster_config.for_namespace(target, namespace), _span(span))
+    span: Span = "latest"
+    data_set: DataSet | None = None
+    if data is not None:
+        span, data_set = _described(*data)
+    target = cluster_config.for_namespace(_cluster(*cluster), namespace)
+    wanted = _Wanted(_preset(*preset, data_set), target, span, data_set)
     try:
+        if data_set is not None:
+            wanted.config.gate.floors(data_set.label_names)
         cluster_config.check_platform(wanted.cluster, receiver == "vertex")
         cluster_config.check_engine(wanted.config.beam, receiver == "vertex")
     except ValueError as error:
@@ -482,14 +514,30 @@ def _wanted(
     return wanted
 
 
+def _described(span: str, path: pathlib.Path | None) -> "tuple[Span, DataSet]":
+    from kubeflow.description import described
+
+    number = _span(span)
+    try:
+        return number, described(path, number)
+    except (ValueError, OSError) as error:
+        fail(error)
+
+
 def _compiled(wanted: _Wanted, vertex: bool = False) -> "Compiled":
     """Compiles; what TensorFlow prints while it is imported does not reach the person."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        with tempfile.TemporaryDirectory() as folder, quiet(pathlib.Path(folder) / "compile.log"):
-            from kubeflow.compiler import compile_pipeline
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            quiet(pathlib.Path(folder) / "compile.log", to_person=2) as person,
+        ):
+            with loading(person):
+                from kubeflow.compiler import compile_pipeline
 
-            return compile_pipeline(wanted.config, wanted.cluster, wanted.span, vertex)
+            return compile_pipeline(
+                wanted.config, wanted.cluster, wanted.span, vertex, data_set=wanted.data_set
+            )
     except ValueError as error:
         fail(error)
 

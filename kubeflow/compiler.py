@@ -5,11 +5,13 @@ resources of the ExampleGen, which it ignores, retries, and the settings that on
 time limits), which are a second document of the YAML file.
 """
 
+import json
 from typing import Any, Literal
 
 from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 
-from kubeflow import bindings, spec_checks
+from components.data.dataset import CIFAR10, DataSet
+from kubeflow import bindings, packing, spec_checks
 from kubeflow.compiled import Compiled, kubernetes_settings, resources, task_name
 from kubeflow.config import Decided, KubeflowConfig, Step, check_engine, check_platform
 from kubeflow.entrypoint import CODE_OPTION, FAILURES_OPTION, NOTE_OPTION, code_digest
@@ -25,6 +27,9 @@ PENDING_SECONDS = 3600
 # Vertex AI and the specification's own words allow no more; KFP hands any value to Argo
 # (backend/src/v2/compiler/argocompiler/container.go:633 at 2.16.1).
 _VERTEX_RETRY_SECONDS = 3600
+# A step's Examples say what data set they are of: those of a span and of a test set.
+_DESCRIBED_INPUTS = 2
+_OTHER_BYTES = 16 * 1024  # addresses, and what else artifacts say of themselves
 # Steps that look at a span's data, besides those before them.
 _LOOKING = (pipeline.LABEL_CHECK, "KeptSpan")
 
@@ -35,6 +40,7 @@ def compile_pipeline(
     span: Span = "latest",
     vertex: bool = False,
     decided: Decided | None = None,
+    data_set: DataSet | None = None,
 ) -> Compiled:
     """Compiles the pipeline.
 
@@ -44,6 +50,7 @@ def compile_pipeline(
         span: "latest" takes the highest `span-N` there when the run starts, a number that one; None a plain folder.
         vertex: for Vertex AI instead of open-source KFP.
         decided: what retraining decided; without a window, the steps that look at the data and no other.
+        data_set: what the data on the volume say of themselves, as the first step finds out; None for CIFAR-10.
 
     Raises:
         ValueError: when KFP would refuse the result; it says what is wrong.
@@ -61,6 +68,7 @@ def compile_pipeline(
             span=span,
             schema=cluster.schema,
             test=cluster.folder("test") if cluster.test else None,
+            data_set=data_set or CIFAR10,
         ),
         beam_args(config.beam),
         bindings.bindings(cluster, config.warm_start != "never", decided),
@@ -82,6 +90,7 @@ def compile_pipeline(
         drop_all_but(job["pipelineSpec"], {*_LOOKING})
     if decided:
         _add_notes(job["pipelineSpec"], decided.notes)
+    _pack_parameters(job["pipelineSpec"], data_set or CIFAR10)
     platform: dict[str, Any] = {}
     _add_resources(job["pipelineSpec"], cluster, platform, vertex)
     if not vertex:
@@ -117,6 +126,27 @@ def _add_notes(spec: dict[str, Any], folder: str) -> None:
         executor = executors[spec["components"][task["componentRef"]["name"]]["executorLabel"]]
         if "container" in executor:
             executor["container"]["command"] += [NOTE_OPTION, f"{folder}/{name}.json"]
+
+
+def _pack_parameters(spec: dict[str, Any], data_set: DataSet) -> None:
+    """Packs long parameters, for `kubeflow.entrypoint` to unpack.
+
+    Raises:
+        ValueError: they are still too long, with the descriptions that a step's Examples bring along.
+    """
+    brought = _DESCRIBED_INPUTS * len(json.dumps(data_set.to_json()))
+    for name, task in spec["root"]["dag"]["tasks"].items():
+        parameters = task.get("inputs", {}).get("parameters", {})
+        values = [source["runtimeValue"] for source in parameters.values() if "runtimeValue" in source]
+        for value in values:
+            value["constant"] = packing.packed(value["constant"])
+        size = len(json.dumps(values)) + brought + _OTHER_BYTES
+        if size > spec_checks.MAX_ARGUMENT_BYTES:
+            raise ValueError(
+                f"What {name} would be told of {data_set.name} has {size} bytes and is one argument of its container, "
+                f"of which Linux takes {spec_checks.MAX_ARGUMENT_BYTES}. Shorten its {data_set.classes} label names or "
+                "train with `byol run`."
+            )
 
 
 def rename_tasks(spec: dict[str, Any]) -> None:

@@ -194,6 +194,8 @@ class KubeflowConfig:
         schema: the reviewed schema in the image.
         pull_secret: name of the Secret for a private registry; "" for none.
         secrets: see SecretVariable; every step gets them.
+        run_hours: after which `byol kubeflow retrain` ends a run of its own that is still at work: a step that no node
+            can take waits without a limit.
         steps: see its class.
     """
 
@@ -211,9 +213,12 @@ class KubeflowConfig:
     schema: str = "/opt/byol/components/data/schema.pbtxt"
     pull_secret: str = ""
     secrets: tuple[SecretVariable, ...] = ()
+    run_hours: float = 72.0
     steps: Steps = Steps()
 
     def __post_init__(self) -> None:
+        if not (math.isfinite(self.run_hours) and self.run_hours > 0):
+            raise ValueError(f"run_hours is above 0; received {self.run_hours}.")
         if not self.pipeline_root.startswith(STORES):
             raise ValueError(
                 f"pipeline_root is a folder in an object store ({', '.join(STORES)}), which KFP's launcher stages; "

@@ -18,6 +18,7 @@ from typing import Any
 
 from components.staging import write_twice
 from kubeflow import failures, resolving
+from kubeflow.packing import unpacked
 from kubeflow.resolving import RESOLVED
 from pipeline.console import cause
 from pipeline.source_digest import source_digest
@@ -71,7 +72,9 @@ def readable(executor_input: Message, inputs_spec: Message) -> Message:
         ValueError: an input has no type in `inputs_spec`.
     """
     message: Message = json.loads(json.dumps(executor_input))
-    message.setdefault("inputs", {}).get("parameterValues", {}).pop(FOUND, None)
+    parameters = message.setdefault("inputs", {}).get("parameterValues", {})
+    parameters.pop(FOUND, None)
+    parameters.update({name: unpacked(value) for name, value in parameters.items()})
     inputs = message["inputs"].setdefault("artifacts", {})
     outputs = message.setdefault("outputs", {}).setdefault("artifacts", {})
     # The launcher's own output, of a type that TFX does not have.

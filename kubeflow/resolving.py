@@ -1,6 +1,6 @@
 """The steps that read little and write little, without TFX: its import takes longer than what they do.
 
-Most answer with a list of what lies on the volume; `kubeflow.bindings` makes components of them. One is TFX's own.
+Most answer with a list of what lies on the volume; `kubeflow.bindings` makes components of them, and
 `kubeflow.entrypoint` runs them by what `STEPS` says, in place of TFX's own entry point, which imports Beam, TensorFlow
 and TFMA.
 """
@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from absl import logging
-from google.protobuf import text_format
-from tensorflow_metadata.proto.v0 import schema_pb2
 
 from components.serving import serving_folder
 from kubeflow import volume
@@ -25,7 +23,7 @@ RESOLVED = "resolved"
 # from one of the type (CUSTOM_PROPERTIES_PREFIX, tfx/types/artifact.py).
 _SERVED, _CUSTOM = "Format-Serving", "custom:"
 _SPAN = "span"
-_SCHEMA = "schema.pbtxt"  # tfx/components/schema_gen/executor.py
+_SCHEMA = "schema.pbtxt"  # what TFX's readers of a Schema expect (tfx/components/schema_gen/executor.py)
 
 
 class Artifact(Protocol):
@@ -85,14 +83,12 @@ def kept_window(store: str, spans: str, examples: Artifact) -> None:
     resolve(examples, kept_of(kept(pathlib.Path(store)), json.loads(spans), store))
 
 
-def import_schema(schema_file: str, schema: Artifact) -> None:
-    """Copies the reviewed schema, as TFX's own executor does (tfx/components/schema_gen/import_schema_gen/executor.py).
+def reviewed_schema(schema_file: str, data_set: str, schema: Artifact) -> None:
+    """See `kubeflow.bindings.ReviewedSchema`."""
+    from components.data import dataset
+    from components.data.schema import schema_text
 
-    Raises:
-        ParseError: it is no schema.
-    """
-    text = pathlib.Path(schema_file).read_text(encoding="utf-8")
-    text_format.Parse(text, schema_pb2.Schema())
+    text = schema_text(dataset.from_json(data_set), pathlib.Path(schema_file))
     folder = pathlib.Path(schema.uri)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _SCHEMA).write_text(text, encoding="utf-8")
@@ -103,7 +99,7 @@ STEPS: dict[str, Callable[..., None]] = {
     "kubeflow.bindings.ServedModel_Executor": served_model,
     "kubeflow.bindings.StoredSpans_Executor": stored_spans,
     "kubeflow.bindings.KeptWindow_Executor": kept_window,
-    "tfx.components.schema_gen.import_schema_gen.executor.Executor": import_schema,
+    "kubeflow.bindings.ReviewedSchema_Executor": reviewed_schema,
 }
 
 

@@ -11,9 +11,8 @@ import pathlib
 import shutil
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from components.data.dataset import CIFAR10
 from components.serving import serving_folder
 from components.staging import read_either, write_twice
 from kubeflow import volume
@@ -48,6 +47,9 @@ class Runs(Protocol):
     def state(self, run: str) -> str:
         """KFP's word for a run's state; "" if the server knows no such run any more."""
 
+    def end(self, run: str) -> str:
+        """Ends a run that is at work; says what its steps were at, in words."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ServerRuns:
@@ -72,14 +74,12 @@ class ServerRuns:
             ValueError: it cannot be compiled, and why.
             ServerError: the server refused.
         """
-        if asked.records.data_set not in (None, CIFAR10):
-            raise ValueError(
-                f"{asked.records.folder} holds another data set than CIFAR-10, for which nothing is compiled for KFP; "
-                "`byol retrain` trains on it."
-            )
         from kubeflow.compiler import compile_pipeline
 
-        compiled = compile_pipeline(asked.config, self.cluster, asked.records.span, decided=decided)
+        records = asked.records
+        compiled = compile_pipeline(
+            asked.config, self.cluster, records.span, decided=decided, data_set=records.data_set
+        )
         return self.server.submit(compiled, name, self.experiment, self.account)
 
     def named(self, name: str) -> str | None:
@@ -90,15 +90,25 @@ class ServerRuns:
         """As the server has it."""
         return self.server.state(run)
 
+    def end(self, run: str) -> str:
+        """By the server."""
+        states = self.server.task_states(run)
+        self.server.terminate(run)
+        open_ones = sorted(f"{task} {state}" for task, state in states.items() if state not in ENDED)
+        return ", ".join(open_ones) or "no step had begun"
+
 
 @dataclasses.dataclass
 class _Job:
-    """One run: its name and its id, how often its work was begun before, and whether its end was told as a fault."""
+    """One run: its name, its id and when it began, how often its work was begun before, and whether its end was told as
+    a fault.
+    """
 
     name: str
     run: str | None = None
     tries: int = 0
     told: bool = False
+    since: float | None = None  # seconds since 1970, by this machine's clock
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,12 +194,10 @@ class Cluster:
         try:
             key, job = self._begun(asked)
             state = self._waited_for(str(job.run))
+            if state not in _ENDED:
+                self._still_at_work(key, job)
         except ServerError as error:
             raise PlaceError(str(error)) from error
-        if state not in _ENDED:
-            raise StillAtWorkError(
-                f"Run {job.run} ({job.name}) is at work; the next call takes up what comes of it"
-            )
         notes = self._notes(job.name)
         if state == SUCCEEDED:
             return job, notes
@@ -199,6 +207,32 @@ class Cluster:
         job.told = bool(asked.window) or not isinstance(fault, DataRefusedError)
         self._write({**self._book(), key: job})
         raise fault
+
+    def _still_at_work(self, key: str, job: _Job) -> NoReturn:
+        """Says that a run is at work, or ends it.
+
+        Nothing of the file does: Kubernetes counts a pod's limit from when a node has taken it, Argo's limit of retries
+        becomes that of a pod (workflow/controller/operator.go:1041 and workflowpod.go at 3.5.14), and KFP's file has no
+        field for Argo's limit of a whole run.
+
+        Raises:
+            StillAtWorkError: it may go on.
+            NodeFailedError: it had its time. Asked again, it is begun again.
+            ServerError: it could not be ended.
+        """
+        hours = (time.time() - float(job.since or 0.0)) / 3600
+        if hours < self.config.run_hours:
+            raise StillAtWorkError(
+                f"Run {job.run} ({job.name}) is at work; the next call takes up what comes of it"
+            )
+        steps = self.runs.end(str(job.run))
+        job.told = True
+        self._write({**self._book(), key: job})
+        raise NodeFailedError(
+            f"Run {job.run}",
+            f"it was at work for {hours:.0f} hours (run_hours={self.config.run_hours:g}) and was ended; {steps}. "
+            "`byol kubeflow check` tells what no node can take",
+        )
 
     def _begun(self, asked: Asked) -> tuple[str, _Job]:
         """The run on the server, with its key; its name is on the volume first."""
@@ -211,6 +245,8 @@ class Cluster:
             self._write({**self._book(), key: job})
         if job.run is None:
             job.run = self.runs.named(job.name) or self.runs.start(asked, self._decided(asked, job), job.name)
+        if job.since is None:  # or of an earlier release
+            job.since = time.time()
             self._write({**self._book(), key: job})
         return key, job
 

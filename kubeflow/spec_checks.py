@@ -105,6 +105,7 @@ def _tasks(spec: Spec, vertex: bool) -> Iterator[str]:
                 yield f"Task {name} waits for {dependency}, which does not exist."
         yield from _artifacts(name, task, spec)
         yield from _parameters(name, task, spec)
+        yield from _constants(name, task)
 
 
 def _artifacts(name: str, task: Spec, spec: Spec) -> Iterator[str]:
@@ -184,6 +185,22 @@ def _platform(spec: Spec, platform: Spec) -> Iterator[str]:
                 yield f"The platform has settings for {label}, which is no executor."
             for field in sorted(settings.keys() - _PLATFORM_FIELDS):
                 yield f"The platform's settings for {label} hold {field}, which older backends refuse."
+
+
+def _constants(name: str, task: Spec) -> Iterator[str]:
+    """What a task is given must hold no placeholder.
+
+    The launcher fills in every placeholder, wherever it stands (getPlaceholders, backend/src/v2/component/
+    launcher_v2.go:1077 at 2.17.0), and Argo its own before that.
+    """
+    constants = {
+        key: source["runtimeValue"]["constant"]
+        for key, source in task.get("inputs", {}).get("parameters", {}).items()
+        if "constant" in source.get("runtimeValue", {})
+    }
+    for key, value in constants.items():
+        if "{{" in str(value):
+            yield f"The parameter {key} of {name} holds {{{{, which KFP and Argo take for a variable; rename it."
 
 
 def _retries(spec: Spec, platform: Spec) -> Iterator[str]:

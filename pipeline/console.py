@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Container, Iterator
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -138,12 +138,17 @@ def cause(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def quiet(log_file: pathlib.Path) -> Iterator[Console]:
-    """Sends both output streams, C++ included, to `log_file`; yields the console that still reaches the person."""
+def quiet(log_file: pathlib.Path, to_person: Literal[1, 2] = 1) -> Iterator[Console]:
+    """Sends both output streams, C++ included, to `log_file`; yields the console that still reaches the person.
+
+    Args:
+        log_file: is appended to.
+        to_person: the stream of that console: 2 where the other one is an answer that programs read.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)
-    with log_file.open("ab", buffering=0) as log, os.fdopen(os.dup(1), "w") as stream:
+    with log_file.open("ab", buffering=0) as log, os.fdopen(os.dup(to_person), "w") as stream:
         # A live table and the log would write over each other.
         is_live = stream.isatty() and not _log_is_shown
         ended, start = threading.Event(), log.seek(0, os.SEEK_END)

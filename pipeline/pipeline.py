@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import tensorflow_model_analysis as tfma
-from tfx import v1 as tfx
+from tfx.components import Evaluator, ExampleValidator, StatisticsGen, Trainer, Transform
+from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.dsl.components.base.base_node import BaseNode
 from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
+from tfx.proto import pusher_pb2, range_config_pb2, trainer_pb2, transform_pb2
 from tfx.types import BaseChannel
 
 from components.data import data_limits, features
@@ -44,6 +46,7 @@ LABEL_CHECK = node_names.LABEL_CHECK
 VERDICT = node_names.VERDICT
 PUSHER = node_names.PUSHER
 SERVED_MODEL = "ServedModel"
+SCHEMA = "ImportSchemaGen"
 SPANS_SO_FAR = "SpansSoFar"
 WINDOW = "Window"
 WARM_START = "WarmStart"
@@ -159,7 +162,7 @@ class Locations:
 
 @dataclasses.dataclass(frozen=True)
 class Bindings:
-    """The nodes that look at earlier runs: each orchestrator has its own.
+    """The nodes that look at what lies outside the run, earlier runs above all: each orchestrator has its own.
 
     Attributes:
         spans_so_far: makes the node whose output `examples` are what this run's span is compared with; itself may be
@@ -172,6 +175,8 @@ class Bindings:
             the metadata store does.
         kept_networks: makes the node that, after the push, keeps what a later warm start needs of the Pretrainer's
             model; None where the metadata store does.
+        schema: makes the node whose output `schema` is the reviewed one with the labels of the data set, where nobody
+            can write it to a file before the run; None imports `Locations.schema`.
     """
 
     spans_so_far: Callable[[Cifar10ExampleGen, Locations], BaseNode]
@@ -179,7 +184,8 @@ class Bindings:
     window: Callable[[Cifar10ExampleGen, Locations], BaseNode] | None = None
     warm_start: Callable[[Locations], BaseNode] | None = None
     kept_span: Callable[[Cifar10ExampleGen, Sequence[BaseNode]], BaseNode] | None = None
-    kept_networks: Callable[[tfx.components.Trainer, Pusher, Locations], BaseNode] | None = None
+    kept_networks: Callable[[Trainer, Pusher, Locations], BaseNode] | None = None
+    schema: Callable[[Locations], BaseNode] | None = None
 
 
 def create_pipeline(
@@ -200,10 +206,8 @@ def create_pipeline(
     test_examples = test_example_gen.outputs["examples"] if test_example_gen else examples
 
     # What came in is described, compared with the reviewed schema, and stopped here when it is wrong.
-    statistics_gen = tfx.components.StatisticsGen(
-        examples=examples, stats_options=statistics_options(locations.data_set)
-    )
-    schema = tfx.components.ImportSchemaGen(schema_file=locations.schema)
+    statistics_gen = StatisticsGen(examples=examples, stats_options=statistics_options(locations.data_set))
+    schema = bindings.schema(locations) if bindings.schema else ImportSchemaGen(schema_file=locations.schema)
     example_validator = _example_validator(statistics_gen, schema)
     spans_so_far = bindings.spans_so_far(example_gen, locations)
     anomaly_gate = _anomaly_gate(
@@ -281,10 +285,10 @@ class Judged:
 class Judges:
     """The nodes that measure a model on labelled test images."""
 
-    random_probe: tfx.components.Trainer
-    evaluator: tfx.components.Evaluator
-    random_evaluator: tfx.components.Evaluator
-    newest_evaluator: tfx.components.Evaluator | None
+    random_probe: Trainer
+    evaluator: Evaluator
+    random_evaluator: Evaluator
+    newest_evaluator: Evaluator | None
     robustness: BaseNode
 
     @property
@@ -309,9 +313,7 @@ class Judges:
         }
 
 
-def _judges(
-    config: PipelineConfig, locations: Locations, transform: tfx.components.Transform, judged: Judged
-) -> Judges:
+def _judges(config: PipelineConfig, locations: Locations, transform: Transform, judged: Judged) -> Judges:
     """Every test row, against floors, the served model and the control."""
     names, classes = locations.data_set.label_names, locations.data_set.classes
     model, baseline = judged.model, judged.baseline
@@ -346,8 +348,8 @@ def _example_gen(locations: Locations) -> Cifar10ExampleGen:
     return Cifar10ExampleGen(
         input_base=locations.data,
         span_pattern=SPAN_PATTERN,
-        range_config=tfx.proto.RangeConfig(
-            static_range=tfx.proto.StaticRange(
+        range_config=range_config_pb2.RangeConfig(
+            static_range=range_config_pb2.StaticRange(
                 start_span_number=locations.span, end_span_number=locations.span
             )
         ),
@@ -362,20 +364,16 @@ def _test_example_gen(locations: Locations) -> Cifar10ExampleGen | None:
     return made.with_id(TEST_EXAMPLE_GEN)
 
 
-def _example_validator(
-    statistics_gen: tfx.components.StatisticsGen, schema: tfx.components.ImportSchemaGen
-) -> tfx.components.ExampleValidator:
+def _example_validator(statistics_gen: StatisticsGen, schema: BaseNode) -> ExampleValidator:
     """What of the statistics the schema does not allow."""
-    return tfx.components.ExampleValidator(
-        statistics=statistics_gen.outputs["statistics"], schema=schema.outputs["schema"]
-    )
+    return ExampleValidator(statistics=statistics_gen.outputs["statistics"], schema=schema.outputs["schema"])
 
 
 def _anomaly_gate(
     config: PipelineConfig,
     examples: BaseChannel,
-    example_validator: tfx.components.ExampleValidator,
-    statistics_gen: tfx.components.StatisticsGen,
+    example_validator: ExampleValidator,
+    statistics_gen: StatisticsGen,
     spans_so_far: BaseNode,
     test_example_gen: Cifar10ExampleGen | None,
 ) -> AnomalyGate:
@@ -402,24 +400,22 @@ def _label_check(config: PipelineConfig, examples: BaseChannel, served: BaseNode
     )
 
 
-def _transform(
-    locations: Locations, examples: BaseChannel, schema: tfx.components.ImportSchemaGen
-) -> tfx.components.Transform:
+def _transform(locations: Locations, examples: BaseChannel, schema: BaseNode) -> Transform:
     """Transform of the training split, and of no other."""
-    return tfx.components.Transform(
+    return Transform(
         examples=examples,
         schema=schema.outputs["schema"],
         preprocessing_fn="components.data.preprocessing.preprocessing_fn",
         custom_config={DATA_SET_KEY: locations.data_set.to_json()},
-        splits_config=tfx.proto.SplitsConfig(
+        splits_config=transform_pb2.SplitsConfig(
             analyze=[features.TRAIN_SPLIT], transform=[features.TRAIN_SPLIT]
         ),
     )
 
 
 def _pretrainer(
-    config: PipelineConfig, locations: Locations, transform: tfx.components.Transform, parent: BaseNode | None
-) -> tfx.components.Trainer:
+    config: PipelineConfig, locations: Locations, transform: Transform, parent: BaseNode | None
+) -> Trainer:
     """BYOL, from random weights or from the encoder of `parent`."""
     return _trainer(
         transform,
@@ -438,9 +434,9 @@ def _pretrainer(
 def _linear_probe(
     config: PipelineConfig,
     locations: Locations,
-    transform: tfx.components.Transform,
-    pretrainer: tfx.components.Trainer,
-) -> tfx.components.Trainer:
+    transform: Transform,
+    pretrainer: Trainer,
+) -> Trainer:
     """The linear probe on the frozen encoder; exports the model that is judged and pushed."""
     return _trainer(
         transform,
@@ -450,9 +446,7 @@ def _linear_probe(
     ).with_id(LINEAR_PROBE)
 
 
-def _random_probe(
-    config: PipelineConfig, locations: Locations, transform: tfx.components.Transform
-) -> tfx.components.Trainer:
+def _random_probe(config: PipelineConfig, locations: Locations, transform: Transform) -> Trainer:
     """The same probe on an encoder that was not trained: the control."""
     return _trainer(
         transform,
@@ -478,15 +472,13 @@ def _images(config: PipelineConfig, locations: Locations) -> dict[str, Any]:
     }
 
 
-def _trainer(
-    transform: tfx.components.Transform, run_fn: str, custom_config: dict[str, Any], **inputs: Any
-) -> tfx.components.Trainer:
+def _trainer(transform: Transform, run_fn: str, custom_config: dict[str, Any], **inputs: Any) -> Trainer:
     """A Trainer that is given the training split and no other."""
-    return tfx.components.Trainer(
+    return Trainer(
         run_fn=run_fn,
         examples=transform.outputs["transformed_examples"],
-        train_args=tfx.proto.TrainArgs(splits=[features.TRAIN_SPLIT]),
-        eval_args=tfx.proto.EvalArgs(splits=[features.TRAIN_SPLIT]),
+        train_args=trainer_pb2.TrainArgs(splits=[features.TRAIN_SPLIT]),
+        eval_args=trainer_pb2.EvalArgs(splits=[features.TRAIN_SPLIT]),
         custom_config=custom_config,
         **inputs,
     )
@@ -494,9 +486,9 @@ def _trainer(
 
 def _evaluator(
     name: str, examples: BaseChannel, model: BaseChannel, baseline: BaseChannel, config: tfma.EvalConfig
-) -> tfx.components.Evaluator:
+) -> Evaluator:
     """An Evaluator of the test split that slices by image quality."""
-    return tfx.components.Evaluator(
+    return Evaluator(
         examples=examples,
         example_splits=[features.TEST_SPLIT],
         model=model,
@@ -516,7 +508,7 @@ def _robustness(config: PipelineConfig, model: BaseChannel, examples: BaseChanne
     )
 
 
-def _serving_check(config: PipelineConfig, linear_probe: tfx.components.Trainer) -> BaseNode:
+def _serving_check(config: PipelineConfig, linear_probe: Trainer) -> BaseNode:
     """Real requests to the exported model in a clean process."""
     return ServingCheck(
         model=linear_probe.outputs["model"],
@@ -556,7 +548,7 @@ def _model_card(
 def _pusher(
     config: PipelineConfig,
     locations: Locations,
-    linear_probe: tfx.components.Trainer,
+    linear_probe: Trainer,
     judged: Mapping[str, BaseChannel],
     examples: BaseChannel,
 ) -> Pusher:
@@ -565,8 +557,8 @@ def _pusher(
         model=linear_probe.outputs["model"],
         examples=examples,
         **judged,
-        push_destination=tfx.proto.PushDestination(
-            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=locations.serving)
+        push_destination=pusher_pb2.PushDestination(
+            filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=locations.serving)
         ),
         settings=PushSettings(
             keep_versions=config.keep_versions,

@@ -23,6 +23,9 @@ _MAX_CLASSES = 10_000
 _MAX_NAME = 200  # characters
 _MAX_TEXT = 2000
 _SIDES = (8, 1024)  # pixels
+_SHOWN_NAMES = 10
+_FILE_HELP = "`byol data import` writes such a file."
+_NAMES_HELP = "It is a name a line; correct it, or remove it if the classes are CIFAR-10's."
 _ONE_BYTE_CLASSES = 255  # the byte 255 is left for "no label"
 
 
@@ -102,6 +105,12 @@ class DataSet:
         """Of a label and the pixels after it."""
         return self.label_bytes + self.image_bytes
 
+    def told(self) -> str:
+        """Name, classes and size in words; of many names the first."""
+        shown = ", ".join(self.label_names[:_SHOWN_NAMES]) + (", ..." if self.classes > _SHOWN_NAMES else "")
+        unlabelled = ", some without a label" if self.unlabelled else ""
+        return f"{self.name} ({self.classes} classes: {shown}; {self.height}x{self.width} pixels{unlabelled})"
+
     def label_name(self, label: int) -> str:
         """The name of a label; the one of no label in words."""
         return "no label" if label == UNLABELLED else self.label_names[label]
@@ -178,22 +187,44 @@ def read(folder: Place) -> DataSet:
     """
     if (folder / UNFINISHED_FILE).exists():
         raise ValueError(unfinished(str(folder)))
-    for name, understood, help_ in (
-        (FILE, lambda text: from_json(text or b" "), "`byol data import` writes such a file."),
-        (NAMES_FILE, from_names, "It is a name a line; correct it, or remove it if the classes are CIFAR-10's."),
-    ):
-        path = folder / name
-        if not path.exists():
-            continue
-        if not path.is_file() or path.stat().st_size > _MAX_FILE_BYTES:
-            raise ValueError(
-                f"{path} describes no data set: expected a file of at most {_MAX_FILE_BYTES} bytes."
-            )
-        try:
-            return understood(path.read_bytes())
-        except ValueError as error:
-            raise ValueError(f"{path} describes no data set: {error}. {help_}") from error
-    return CIFAR10
+    path = next((folder / name for name in DESCRIPTIONS if (folder / name).exists()), None)
+    return read_file(path) if path else CIFAR10
+
+
+def read_file(path: Place) -> DataSet:
+    """The data set that a file describes: a list of names by its name, else JSON.
+
+    Raises:
+        ValueError: the file is none that describes a data set.
+        OSError: it cannot be read.
+    """
+    if not path.is_file() or path.stat().st_size > _MAX_FILE_BYTES:
+        raise ValueError(f"{path} describes no data set: expected a file of at most {_MAX_FILE_BYTES} bytes.")
+    text, is_list = path.read_bytes(), path.name == NAMES_FILE
+    try:
+        return from_names(text) if is_list else from_json(text or b" ")
+    except ValueError as error:
+        help_ = _NAMES_HELP if is_list else _FILE_HELP
+        raise ValueError(f"{path} describes no data set: {error}. {help_}") from error
+
+
+def check_same(found: DataSet, wanted: DataSet, folder: str) -> None:
+    """Whether the records in a folder are those that a pipeline was made for.
+
+    Names and size decide, and whether labels may be missing; words for people may be others from span to span.
+
+    Raises:
+        ValueError: they are others; it names both.
+    """
+    same = (found.label_names, found.shape) == (wanted.label_names, wanted.shape)
+    if same and found.unlabelled <= wanted.unlabelled:
+        return
+    pairs = enumerate(zip(found.label_names, wanted.label_names, strict=False))
+    other = next((f" Label {n} is {one!r} there and {two!r} here." for n, (one, two) in pairs if one != two), "")
+    raise ValueError(
+        f"{folder} holds {found.told()}; this pipeline was made for {wanted.told()}.{other} Make it anew for this data: "
+        f"`byol run` reads {FILE} beside the records, and `byol kubeflow` takes it by --data-set."
+    )
 
 
 def unfinished(folder: str) -> str:

@@ -6,6 +6,7 @@ decode in one batched op, and the image-quality figures by which StatisticsGen c
 (docs/decisions/0010-what-a-row-holds.md).
 """
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -159,7 +160,8 @@ def _ReadRecordFiles(  # noqa: N802 (a transform, named as Beam names them)
     """Reads one input split. Sizes are checked here, before any worker starts."""
     pattern = os.path.join(exec_properties[standard_component_specs.INPUT_BASE_KEY], split_pattern)
     data_set = dataset.from_json(exec_properties.get(DATA_SET_KEY) or "")
-    data_set = _described(os.path.dirname(pattern), data_set)
+    folder, files = os.path.split(pattern)
+    data_set = _described(folder, data_set, labelled=files == cifar10.TEST_PATTERN)
     # A range is as large in bytes, whatever the pictures' size.
     at_once = max(1, RECORDS_PER_RANGE * cifar10.RECORD_BYTES // data_set.record_bytes)
     return (
@@ -178,8 +180,13 @@ def _read_if_there(path: str) -> bytes:
         return file.read() or b" "
 
 
-def _described(folder: str, expected: DataSet) -> DataSet:
-    """The description beside the records, whose classes and size must be those that the pipeline was made for.
+def _described(folder: str, expected: DataSet, labelled: bool = False) -> DataSet:
+    """The description beside the records, which must be the one that the pipeline was made for.
+
+    Args:
+        folder: of the records.
+        expected: what the pipeline was made for.
+        labelled: whether these records need labels, as those of a test split do.
 
     Raises:
         ValueError: it is another data set, or not whole.
@@ -189,12 +196,8 @@ def _described(folder: str, expected: DataSet) -> DataSet:
     text = _read_if_there(os.path.join(folder, dataset.FILE))
     names = b"" if text else _read_if_there(os.path.join(folder, dataset.NAMES_FILE))
     found = dataset.from_json(text) if text else dataset.from_names(names)
-    if (found.label_names, found.shape) != (expected.label_names, expected.shape):
-        raise ValueError(
-            f"{folder} holds {found.name}, {found.classes} classes at {found.height}x{found.width} pixels; this "
-            f"pipeline was made for {expected.name}, {expected.classes} classes at "
-            f"{expected.height}x{expected.width}. Run it anew on this data."
-        )
+    found = dataclasses.replace(found, unlabelled=found.unlabelled and not labelled)
+    dataset.check_same(found, expected, folder)
     return found
 
 

@@ -10,7 +10,7 @@ from tfx.orchestration.pipeline import Pipeline, RunOptions
 
 from components.data.anomaly_gate import DataAnomalyError
 from components.data.dataset import CIFAR10, DataSet
-from components.data.statistics import schema_text
+from components.data.schema import schema_text
 from components.gate import misses
 from components.serving import candidates, serving_folder
 from components.serving.pusher import CANDIDATE_PROPERTY, OVERTAKEN_PROPERTY

@@ -13,7 +13,8 @@ from components.data import cifar10, features, synthetic
 from components.data.anomaly_gate import AnomalyGate
 from components.data.dataset import CIFAR10
 from components.data.example_gen import Cifar10ExampleGen
-from components.data.statistics import SCHEMA_FILE, statistics_options
+from components.data.schema import SCHEMA_FILE
+from components.data.statistics import statistics_options
 from pipeline.run import beam_package
 
 IN_MEMORY = ["--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"]

@@ -1,22 +1,26 @@
 """The compiled pipeline, every container's command run in its own process, against the run of the local runner."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
 
 import ml_metadata as mlmd
+import numpy as np
 import pytest
 import tensorflow_model_analysis as tfma
+import yaml
 from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
 from tfx.orchestration import metadata
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import path_utils
 
-from components.data import synthetic
+from components.data import cifar10, dataset, synthetic
+from components.data.dataset import DataSet
 from components.gate import verdict
 from components.serving import serving_folder
-from kubeflow import bindings, compiled, compiler
-from kubeflow.config import KubeflowConfig
+from kubeflow import bindings, compiled, compiler, description
+from kubeflow.config import Decided, KubeflowConfig
 from pipeline import eval_config, pipeline
 from pipeline.config import PRESETS
 from pipeline.root import Root
@@ -43,7 +47,9 @@ def cluster(small_data, tmp_path_factory) -> kfp_launcher.Cluster:
     volume = folder / "volume"
     shutil.copytree(small_data, volume / "data")
     config = settings.override(PRESETS["demo"], [*byol_command.SMALL, "warm_start=encoder"])
-    file = compiler.compile_pipeline(config, cluster_config(volume))
+    data_set = description.described(small_data, "latest")
+    assert data_set == synthetic.DRAWN  # no class and no name of CIFAR-10
+    file = compiler.compile_pipeline(config, cluster_config(volume), data_set=data_set)
     file.write(folder / "byol.yaml")
     ready = kfp_launcher.Cluster.of(
         folder / "byol.yaml", folder, claims={"byol": volume}, refusing=dict.fromkeys(REFUSED, 0)
@@ -178,3 +184,72 @@ def test_the_same_file_takes_a_span_that_arrives_later(cluster):
     )
     spans = json.loads((cluster.path(pipeline.SPANS_SO_FAR, "examples") / "resolved.json").read_text())
     assert [one["metadata"]["custom:span"] for one in spans] == [3]  # which the gates let through
+
+
+FABRICS = DataSet("fabrics", "stripes", ("wool & silk", "<script>", "été"), 24, 40, unlabelled=True)
+
+
+def deliver(folder: pathlib.Path, data_set: DataSet, seed: int) -> None:
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    for name, count in (("data_batch_1.bin", 90), ("test_batch.bin", 30)):
+        labels = np.arange(count) % data_set.classes
+        if data_set.unlabelled and name.startswith("data"):
+            labels[-15:] = dataset.UNLABELLED
+        # What tells the classes apart, so that no two pictures are one, and no figure is odd.
+        images = rng.integers(60, 190, (count, *data_set.shape), dtype=np.uint8)
+        (folder / name).write_bytes(cifar10.encode_records(images, labels, data_set))
+    (folder / dataset.FILE).write_text(data_set.to_json())
+
+
+def test_pictures_of_another_size_and_other_classes_pass_the_data_gates_span_after_span(tmp_path):
+    """What trains on the rows is told of them as in the whole run above."""
+    volume = tmp_path / "volume"
+    deliver(volume / "data" / "span-1", FABRICS, 1)
+    config = settings.override(PRESETS["demo"], [*byol_command.SMALL[:-2], "gate.class_floors=(0.0,)"])
+    target = cluster_config(volume)
+    decided = Decided((), None, (), None, f"{volume}/notes")
+    first = compiler.compile_pipeline(config, target, decided=decided, data_set=FABRICS)
+    first.write(tmp_path / "first.yaml")
+    played = kfp_launcher.Cluster.of(
+        tmp_path / "first.yaml", tmp_path, claims={"byol": volume}, starts=kfp_launcher.forked
+    )
+    played.run(ROOT)
+    assert [path.parent.name for path in volume.glob("spans/*/*")] == ["span-1"]
+
+    deliver(volume / "data" / "span-2", dataclasses.replace(FABRICS, name="November"), 2)
+    second = compiler.compile_pipeline(
+        config, target, decided=dataclasses.replace(decided, compared=(1,)), data_set=FABRICS
+    )
+    second.write(tmp_path / "second.yaml")
+    played.spec, played.platform = yaml.safe_load_all((tmp_path / "second.yaml").read_text())
+    played.run(ROOT)
+    assert sorted(path.parent.name for path in volume.glob("spans/*/*")) == ["span-1", "span-2"]
+
+
+@pytest.mark.parametrize(
+    ("compiled_for", "said"),
+    [
+        (None, "made for CIFAR-10 (10 classes"),
+        (
+            dataclasses.replace(FABRICS, label_names=("wool", "silk", "felt")),
+            "Label 0 is 'wool & silk' there and",
+        ),
+        (dataclasses.replace(FABRICS, height=40, width=24), "40x24 pixels"),
+    ],
+)
+def test_other_data_than_was_compiled_for_end_the_first_step(compiled_for, said, tmp_path):
+    volume = tmp_path / "volume"
+    deliver(volume / "data" / "span-1", FABRICS, 1)
+    config = settings.override(PRESETS["demo"], [*byol_command.SMALL[:-2], "gate.class_floors=(0.0,)"])
+    file = compiler.compile_pipeline(config, cluster_config(volume), data_set=compiled_for)
+    file.write(tmp_path / "byol.yaml")
+    played = kfp_launcher.Cluster.of(
+        tmp_path / "byol.yaml", tmp_path, claims={"byol": volume}, starts=kfp_launcher.forked
+    )
+    with pytest.raises(kfp_launcher.StepFailedError) as error:
+        played.run(ROOT, only={"Cifar10ExampleGen"})
+    words = " ".join(str(error.value).split())
+    assert f"{volume}/data/span-1 holds fabrics (3 classes" in words
+    assert said in words
+    assert "byol kubeflow` takes it by --data-set" in words

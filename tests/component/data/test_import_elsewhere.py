@@ -36,13 +36,17 @@ def _records(files, folder, split):
     (path,) = [path for path in files if path.startswith(f"{folder}/{split}_batch")]
     described = dataset.from_json(files[f"{folder}/{dataset.FILE}"])
     images, labels = cifar10.decode_records(files[path], data_set=described)
-    return {image.tobytes(): described.label_names[label] for image, label in zip(images, labels, strict=True)}
+    return {
+        image.tobytes(): described.label_names[label] for image, label in zip(images, labels, strict=True)
+    }
 
 
 @pytest.mark.parametrize("source", ["mem://photos", "mem://photos/", "mem://table"])
 def test_every_picture_is_read_and_written_there(files, source):
     expected = {
-        np.random.default_rng(n).integers(0, 256, (12, 16, 3), dtype=np.uint8).tobytes(): ("wool", "été")[n % 2]
+        np.random.default_rng(n).integers(0, 256, (12, 16, 3), dtype=np.uint8).tobytes(): ("wool", "été")[
+            n % 2
+        ]
         for n in range(24)
     }
     imported = import_pictures(place(source), place("mem://made/data"), SETTINGS)
@@ -50,7 +54,9 @@ def test_every_picture_is_read_and_written_there(files, source):
     found = _records(files, "mem://made/data", "data") | _records(files, "mem://made/data", "test")
     assert found == expected
     made = {path.removeprefix("mem://made/") for path in files if path.startswith("mem://made/")}
-    assert made == {f"data/{name}" for name in ("data_batch_1.bin", "test_batch_1.bin", "dataset.json", "import.json")}
+    assert made == {
+        f"data/{name}" for name in ("data_batch_1.bin", "test_batch_1.bin", "dataset.json", "import.json")
+    }
 
 
 def test_what_is_not_whole_says_so_until_the_same_import_ends(files, monkeypatch):

@@ -7,7 +7,8 @@ import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
 from components.data import features
-from components.data.statistics import SCHEMA_FILE, statistics_options
+from components.data.schema import SCHEMA_FILE
+from components.data.statistics import statistics_options
 
 
 @pytest.fixture(scope="module")

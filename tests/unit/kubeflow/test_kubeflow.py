@@ -4,18 +4,22 @@ import copy
 import dataclasses
 import json
 import os
+import pathlib
 import re
 from typing import Any
 
 import pytest
+import tensorflow_model_analysis as tfma
 import yaml
 from google.protobuf import json_format
 from kfp import components
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from components.data import dataset
 from components.data.anomaly_gate import DataAnomalyError
+from components.data.dataset import DataSet
 from components.serving.serving_limits import ServingLimits
-from kubeflow import commands, compiler, entrypoint, resolving, spec_checks
+from kubeflow import commands, compiler, entrypoint, resolving, retrain, spec_checks
 from kubeflow.compiled import task_name
 from kubeflow.config import (
     Decided,
@@ -29,8 +33,10 @@ from kubeflow.config import (
     for_namespace,
     load,
 )
-from pipeline import pipeline
+from pipeline import eval_config, pipeline
 from pipeline.config import PRESETS, BeamConfig
+from pipeline.retrain.place import Asked
+from pipeline.root import Records
 
 STORE = "minio://mlpipeline/v2/artifacts/byol/run-1"
 # As KFP 2.5's launcher passes it to a Verdict-like step, shortened to what the entry point reads.
@@ -226,6 +232,90 @@ def test_every_step_of_kfp_knows_where_to_leave_what_it_found(compiled):
     for one in compiled.spec["deploymentSpec"]["executors"].values():
         command = one["container"]["command"]
         assert command[command.index("--failures") + 1] == "/mnt/byol/failures"
+
+
+FABRICS = DataSet("fabrics", "swatches", ("wool", "silk", "été"), 24, 40, unlabelled=True)
+
+
+@pytest.mark.parametrize("decided", [None, Decided((1, 2), 17, (), None, "/mnt/byol/notes/a")])
+def test_what_a_data_set_says_of_itself_reaches_every_step_that_reads_rows_or_names_classes(decided):
+    config, cluster = PRESETS["gpu"], KubeflowConfig(test="data/test")
+    found = compiler.compile_pipeline(config, cluster, decided=decided, data_set=FABRICS)
+    tasks = found.spec["root"]["dag"]["tasks"]
+    told = {
+        name: parameter(task, "data_set")
+        for name, task in tasks.items()
+        if "data_set" in task.get("inputs", {}).get("parameters", {})
+    }
+    looking = {"cifar10-example-gen", "test-example-gen", "import-schema-gen", "anomaly-gate", "label-check"}
+    judging = {"verdict", "robustness", "serving-check", "model-card"}
+    assert told.keys() == (looking if decided else looking | judging)
+    assert {dataset.from_json(text) for text in told.values()} == {FABRICS}
+    schema = json.loads(parameter(tasks["statistics-gen"], "stats_options_json"))["schema_json"]
+    domain = next(one for one in json.loads(schema)["feature"] if one["name"] == "label")["intDomain"]
+    assert (domain["min"], domain["max"]) == ("-1", "2")
+    if decided:
+        return
+    for name in ("transform", "pretrainer", "linear-probe", "random-probe"):
+        told = json.loads(parameter(tasks[name], "custom_config"))
+        assert dataset.from_json(told["data_set"]) == FABRICS
+        if name != "transform":
+            assert told["memory_bytes"] == config.memory_mb * 10**6
+    judged = json_format.Parse(parameter(tasks["evaluator"], "eval_config"), tfma.EvalConfig())
+    assert judged == eval_config.gate(config.gate, FABRICS.label_names)
+
+
+def test_thresholds_of_a_thousand_classes_are_packed_into_an_argument_that_linux_takes():
+    """KFP fills all of a step's parameters into one argument; the entry point gives TFX what was compiled."""
+    many = DataSet("many", "", tuple(f"some class number {number}" for number in range(1000)), 24, 40)
+    found = compiler.compile_pipeline(PRESETS["gpu"], KubeflowConfig(test="data/test"), data_set=many)
+    tasks = found.spec["root"]["dag"]["tasks"]
+    given = {
+        name: source["runtimeValue"]["constant"]
+        for name, source in tasks["evaluator"]["inputs"]["parameters"].items()
+    }
+    read = entrypoint.readable({"inputs": {"parameterValues": given}}, {})["inputs"]["parameterValues"]
+    assert json_format.Parse(read["eval_config"], tfma.EvalConfig()) == eval_config.gate(
+        PRESETS["gpu"].gate, many.label_names
+    )
+    assert len(read["eval_config"]) > 2 * spec_checks.MAX_ARGUMENT_BYTES
+    assert (
+        max(len(json.dumps(task["inputs"]["parameters"])) for task in tasks.values() if "inputs" in task)
+        < 64 * 1024
+    )
+    gate = entrypoint.readable(
+        {"inputs": {"parameterValues": {"data_set": parameter(tasks["anomaly-gate"], "data_set")}}}, {}
+    )
+    assert dataset.from_json(gate["inputs"]["parameterValues"]["data_set"]) == many
+
+
+def test_a_data_set_that_no_container_could_be_told_of_is_refused():
+    """An artifact's properties are not packed: KFP's store keeps them."""
+    long = DataSet("long", "", tuple(f"{number} {'x' * 190}" for number in range(700)), 24, 40)
+    with pytest.raises(
+        ValueError, match=r"would be told of long has \d+ bytes .* Shorten its 700 label names"
+    ):
+        compiler.compile_pipeline(PRESETS["gpu"], KubeflowConfig(), data_set=long)
+    odd = dataclasses.replace(FABRICS, label_names=("wool", "{{inputs.x}}"))
+    with pytest.raises(ValueError, match=r"data_set of cifar10-example-gen holds \{\{"):
+        compiler.compile_pipeline(PRESETS["gpu"], KubeflowConfig(), data_set=odd)
+
+
+def test_a_run_of_retraining_is_compiled_for_what_its_span_says_of_itself():
+    compiled_for = []
+
+    class Server:
+        def submit(self, made, *_):
+            compiled_for.append(parameter(made.spec["root"]["dag"]["tasks"]["anomaly-gate"], "data_set"))
+            return "run"
+
+    server: Any = Server()
+    for data_set in (FABRICS, None):
+        records = Records(pathlib.Path("data/span-2"), 2, data_set=data_set)
+        asked = Asked(PRESETS["gpu"], records, compared=(1,), baseline=None)
+        runs = retrain.ServerRuns(server, KubeflowConfig(), "byol", "")
+        assert runs.start(asked, Decided((1,), None, (), None, "/mnt/byol/notes/a"), "name") == "run"
+    assert [dataset.from_json(text) for text in compiled_for] == [FABRICS, dataset.CIFAR10]
 
 
 def test_a_run_that_looks_at_data_trains_nothing():
@@ -649,7 +739,7 @@ def test_a_profile_writes_where_its_policy_lets_it():
     chosen = KubeflowConfig(pipeline_root="s3://bucket/byol")
     assert for_namespace(chosen, "team") == chosen
     assert for_namespace(KubeflowConfig(), "") == KubeflowConfig()
-    wanted = commands._wanted("demo", None, None, None, "latest", "team")
+    wanted = commands._wanted(("demo", None), (None, None), ("latest", None), "team")
     assert wanted.cluster.pipeline_root == root
 
 

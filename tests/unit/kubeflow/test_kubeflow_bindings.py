@@ -11,7 +11,9 @@ from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
+from components.data import dataset
 from components.data.anomaly_gate import newest_before
+from components.data.dataset import DataSet
 from components.serving import candidates, serving_folder
 from kubeflow import bindings, compiler, spec_checks
 
@@ -68,6 +70,16 @@ def test_the_spans_so_far_are_those_that_tfxs_resolver_gives(tmp_path, arrived):
         assert [rows(one["uri"]) for one in reversed(found)] == expected
         assert all(json.loads(one["metadata"]["split_names"]) == ["train", "test"] for one in found)
     assert len(list((tmp_path / "store").glob("span-*/*"))) == len(set(arrived))  # an older read is removed
+
+
+def test_a_kept_span_says_what_data_set_it_is_of(tmp_path):
+    """Else the AnomalyGate takes it for CIFAR-10's, and refuses the next span of the same data."""
+    fabrics = DataSet("fabrics", "swatches", ("wool", "silk"), 24, 40)
+    first = examples(tmp_path, 1, 1)
+    first.set_string_custom_property("data_set", fabrics.to_json())
+    accept(first, tmp_path / "store")
+    (kept,) = stored(examples(tmp_path, 2, 2), tmp_path / "store")
+    assert dataset.from_json(kept["metadata"]["data_set"]) == fabrics
 
 
 def test_a_span_is_not_compared_with_one_that_was_refused(tmp_path):

@@ -10,7 +10,8 @@ from google.protobuf import text_format
 from tfx import v1 as tfx
 from tfx.types import standard_artifacts
 
-from components.data.statistics import SCHEMA_FILE
+from components.data.dataset import DataSet
+from components.data.schema import SCHEMA_FILE, schema_of, schema_text
 from kubeflow import bindings, entrypoint, resolving
 
 HEAVY = (
@@ -120,26 +121,31 @@ def test_its_container_imports_next_to_nothing_and_answers_as_tfx_does(name, sto
     assert theirs.get_string_custom_property(resolving.RESOLVED) == made["metadata"][resolving.RESOLVED]
 
 
-def test_the_schema_is_imported_without_tfx_as_by_tfxs_own_executor(tmp_path):
-    node = tfx.components.ImportSchemaGen(schema_file=str(SCHEMA_FILE))
-    executor = node.EXECUTOR_SPEC.executor_class
-    given = message(tmp_path, "ImportSchemaGen", {"schema_file": str(SCHEMA_FILE)}, "schema")
-    answer = ran(f"{executor.__module__}.{executor.__name__}", given, {}, tmp_path)
-    (made,) = answer["artifacts"]["schema"]["artifacts"]
-    ours = tmp_path / "minio" / made["uri"].removeprefix("minio://")
+def test_the_schema_step_answers_as_tfxs_import_of_a_written_one_does(tmp_path):
+    """Of a data set that no file of the image is about."""
+    fabrics = DataSet("fabrics", "swatches", ("wool", "silk", "été"), 24, 40, unlabelled=True)
+    parameters = {"schema_file": str(SCHEMA_FILE), "data_set": fabrics.to_json()}
+    given = message(tmp_path, "ImportSchemaGen", parameters, "schema")
+    ran("kubeflow.bindings.ReviewedSchema_Executor", given, {}, tmp_path)
+    ours = tmp_path / "minio/bucket/byol/run-1/ImportSchemaGen/salt/schema"
 
+    written = tmp_path / "schema.pbtxt"
+    written.write_text(schema_text(fabrics))
     theirs = standard_artifacts.Schema()
     theirs.uri = str(tmp_path / "theirs")
-    executor().Do({}, {"schema": [theirs]}, {"schema_file": str(SCHEMA_FILE)})
-    (copied,) = pathlib.Path(theirs.uri).iterdir()
-    (kept,) = ours.iterdir()
-    assert (kept.name, kept.read_text()) == (copied.name, copied.read_text())
+    executor = tfx.components.ImportSchemaGen.EXECUTOR_SPEC.executor_class()
+    executor.Do({}, {"schema": [theirs]}, {"schema_file": str(written)})
+    assert {path.name: path.read_bytes() for path in ours.iterdir()} == {
+        path.name: path.read_bytes() for path in (tmp_path / "theirs").iterdir()
+    }
+    label = next(one for one in schema_of(fabrics).feature if one.name == "label")
+    assert (label.int_domain.min, label.int_domain.max) == (-1, 2)
 
 
-def test_what_is_no_schema_is_not_imported(tmp_path):
+def test_what_is_no_schema_is_not_taken_for_one(tmp_path):
     (tmp_path / "schema.pbtxt").write_text("features { name: 1 }")
     with pytest.raises(text_format.ParseError, match="features"):
-        resolving.import_schema(
-            str(tmp_path / "schema.pbtxt"), resolving.PlainArtifact({"uri": str(tmp_path / "out")})
+        resolving.reviewed_schema(
+            str(tmp_path / "schema.pbtxt"), "", resolving.PlainArtifact({"uri": str(tmp_path / "out")})
         )
     assert not (tmp_path / "out").exists()

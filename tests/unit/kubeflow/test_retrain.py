@@ -103,7 +103,7 @@ class Runs:
 
     def __init__(self, story, root):
         self.story, self.root, self.asked, self.names, self.looks = story, root, [], {}, {}
-        self.down = False
+        self.down, self.ended, self.stuck = False, [], False
 
     def start(self, asked, decided, name):
         if self.down:
@@ -122,7 +122,13 @@ class Runs:
         if self.down:
             raise ServerError("http://kfp cannot be reached.")
         self.looks[run] += 1
+        if self.stuck:
+            return "CANCELED" if run in self.ended else "RUNNING"
         return self.answer if self.looks[run] > 1 else "RUNNING"
+
+    def end(self, run):
+        self.ended.append(run)
+        return "pretrainer PENDING"
 
     def work(self, asked, notes):
         notes.mkdir(parents=True)
@@ -324,4 +330,25 @@ def test_a_look_that_failed_for_no_fault_of_the_data_is_begun_again(volume):
     assert outcome.reason.endswith("failed: FAILED")
     assert Ledger.load(Root(volume).ledger).spans == {}
     assert until_done(volume, cluster(volume, runs)).kind == ledger.PUSHED
+    assert [name[-2:] for name in runs.names][:2] == ["-0", "-1"]
+
+
+def test_a_run_that_no_node_takes_is_ended_and_begun_again(volume, monkeypatch):
+    """A Pending pod has no limit (see `Cluster._still_at_work`); without one no training would follow, ever."""
+    runs = Runs(Story(), volume)
+    deliver(volume, 1)
+    runs.stuck, clock = True, [1_000_000.0]
+    monkeypatch.setattr("kubeflow.retrain.time.time", lambda: clock[0])
+    place = cluster(volume, runs)
+    for hour in (0, 1, 71):
+        clock[0] = 1_000_000.0 + 3600 * hour
+        assert "is at work" in call(volume, place).reason
+    assert runs.ended == []
+    clock[0] = 1_000_000.0 + 3600 * 72
+    outcome = call(volume, place)
+    assert outcome.kind == ledger.FAILED
+    assert "was at work for 72 hours (run_hours=72) and was ended; pretrainer PENDING" in outcome.reason
+    assert runs.ended == [runs.named(name) for name in runs.names]
+    runs.stuck = False
+    assert until_done(volume, place).kind == ledger.PUSHED
     assert [name[-2:] for name in runs.names][:2] == ["-0", "-1"]

@@ -1,5 +1,6 @@
 """A data set's description: strict reading, and records of any classes, size and missing labels."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -55,6 +56,31 @@ def test_what_a_description_cannot_say(tmp_path, change, reason):
     (tmp_path / dataset.FILE).write_text(json.dumps(json.loads(FABRICS.to_json()) | change))
     with pytest.raises(ValueError, match=rf"dataset\.json describes no data set: .*{reason}"):
         dataset.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"label_names": ("wool & silk", "silk", "été")}, "Label 1 is 'silk' there and '<script>' here."),
+        ({"label_names": ("wool & silk", "<script>")}, "(2 classes: wool & silk, <script>; 24x40 pixels,"),
+        ({"height": 40, "width": 24}, "40x24 pixels"),
+    ],
+)
+def test_records_of_another_data_set_are_refused_and_both_are_named(change, said):
+    other = dataclasses.replace(FABRICS, name="leather", **change)
+    with pytest.raises(ValueError, match=r"data/span-3 holds leather \(") as error:
+        dataset.check_same(other, FABRICS, "data/span-3")
+    assert said in str(error.value)
+    assert "made for fabrics (3 classes: wool & silk, <script>, été; 24x40 pixels, some without a label)." in str(
+        error.value
+    )
+
+
+def test_words_may_differ_and_labels_be_missing_where_they_may():
+    labelled = dataclasses.replace(FABRICS, name="November", pictures="", unlabelled=False)
+    dataset.check_same(labelled, FABRICS, "data")
+    with pytest.raises(ValueError, match="holds fabrics .*, some without a label.* made for November"):
+        dataset.check_same(FABRICS, labelled, "data")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"name": "x"}'])
