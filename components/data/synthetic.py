@@ -1,10 +1,10 @@
-"""The embedded demo data set: ten procedural textures, written in CIFAR-10's binary layout in seconds.
+"""The embedded demo data set: ten procedural textures, written as records of CIFAR-10's size in seconds.
 
 A class is a texture. Everything else in an image is drawn at random and says nothing about the class: two
 colours, pose, scale, position, the outline of the textured object, the background, lighting and noise. So a
 classifier on raw pixels or on colour fails, and what remains after BYOL's crops, flips and colour changes
 (the texture, visible in any fifth of the object, in brightness as well as in colour) is what the classes are
-about. The label names are CIFAR-10's, because the layout fixes them; they do not describe these pictures.
+about. `dataset.json` beside the records names them.
 """
 
 import itertools
@@ -14,8 +14,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from components.data import cifar10, features
 from components import staging
+from components.data import cifar10, dataset, features
+from components.data.dataset import DataSet
 
 MARKER_FILE = "synthetic.json"  # says which data set a folder holds, so that writing it again is free
 GENERATOR_VERSION = 1
@@ -37,11 +38,33 @@ _CLUTTER = 0.5  # range of the background's colours
 _NOISE = (0.01, 0.05)  # standard deviation of pixel noise
 
 
+# In the order of TEXTURES.
+DRAWN = DataSet(
+    name="drawn textures",
+    pictures="textures of ten kinds, drawn by this program; numbers on them say nothing about photographs",
+    label_names=(
+        "level stripes",
+        "upright stripes",
+        "slanted stripes",
+        "checks",
+        "dots",
+        "mesh",
+        "rings",
+        "rays",
+        "zigzag",
+        "labyrinth",
+    ),
+    height=features.IMAGE_SHAPE[0],
+    width=features.IMAGE_SHAPE[1],
+)
+
+
 def write(out_dir: str | pathlib.Path, train: int = 10_000, test: int = 2_000, seed: int = 0) -> pathlib.Path:
-    """Writes `data_batch_1..5.bin`, `test_batch.bin` and `batches.meta.txt`, all of them or none.
+    """Writes `data_batch_1..5.bin`, `test_batch.bin` and `dataset.json`, all of them or none.
 
     Args:
-        out_dir: the folder to make; a folder that already holds this very data set is left as it is.
+        out_dir: the folder to make; a folder that already holds this very data set is left as it is, also
+            one of an earlier release, whose classes have CIFAR-10's names.
         train, test: numbers of images, each at least 10; classes are balanced to within one image.
         seed: same seed, same images (on one NumPy build; another may round a pixel differently).
 
@@ -52,7 +75,7 @@ def write(out_dir: str | pathlib.Path, train: int = 10_000, test: int = 2_000, s
         ValueError: too few images, or `out_dir` holds something else.
         OSError: no write permission, or a full disk; nothing is left behind.
     """
-    if min(train, test) < len(features.LABEL_NAMES) or seed < 0:
+    if min(train, test) < DRAWN.classes or seed < 0:
         raise ValueError(
             f"Expected at least 10 training and 10 test images and a seed of 0 or more, received "
             f"train={train}, "
@@ -74,7 +97,7 @@ def write(out_dir: str | pathlib.Path, train: int = 10_000, test: int = 2_000, s
             (staged / f"data_batch_{number}.bin").write_bytes(records)
         test_images, test_labels = make_images(test, np.random.default_rng(test_seed))
         (staged / "test_batch.bin").write_bytes(cifar10.encode_records(test_images, test_labels))
-        (staged / cifar10.LABEL_NAMES_FILE).write_text("\n".join(features.LABEL_NAMES) + "\n")
+        (staged / dataset.FILE).write_text(DRAWN.to_json() + "\n", encoding="utf-8")
         (staged / MARKER_FILE).write_text(marker)
     return folder
 
@@ -86,7 +109,7 @@ def make_images(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.nd
         images `[count, 32, 32, 3]` uint8 and labels `[count]` int64, each class `count / 10` times to within
         one.
     """
-    labels = rng.permutation(np.arange(count) % len(features.LABEL_NAMES))
+    labels = rng.permutation(np.arange(count) % DRAWN.classes)
     images = np.empty((count, *features.IMAGE_SHAPE), np.uint8)
     for label, texture in enumerate(TEXTURES):
         rows = np.flatnonzero(labels == label)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from components.data import synthetic
-from components.data.dataset import DataSet
+from components.data.dataset import CIFAR10, DataSet
 from components.staging import read_either
 from pipeline.config import PRESETS, fitted
 from trainer import settings
@@ -39,8 +39,8 @@ class Origin:
 
 
 def pictures(folder: pathlib.Path, data_set: DataSet) -> str:
-    """What the pictures are; the drawn ones have CIFAR-10's layout and names, and must not pass for photographs."""
-    if (folder / synthetic.MARKER_FILE).is_file():
+    """What the pictures are; drawn ones of an earlier release have CIFAR-10's names, and must not pass for more."""
+    if data_set == CIFAR10 and (folder / synthetic.MARKER_FILE).is_file():
         return (
             f"drawn textures under the class names of {data_set.name}, "
             "not photographs: these numbers say nothing about photographs"

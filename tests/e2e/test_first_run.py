@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from components.data import cifar10, features, synthetic
+from components.data import cifar10, synthetic
 from tests.e2e import byol_command
 
 pytestmark = pytest.mark.timeout(900)  # the first test that asks for it waits for the first run
@@ -87,7 +87,7 @@ def test_the_pushed_model_serves_every_signature(answers):
     assert not served["keras_imported"]
     assert served["embedding"].dtype == np.float32
     np.testing.assert_allclose(served["probabilities"].sum(1), 1.0, atol=1e-5)
-    names = np.array(features.LABEL_NAMES, dtype="S")
+    names = np.array(synthetic.DRAWN.label_names, dtype="S")
     assert list(served["label_names"]) == list(names)
     assert list(served["named"]) == list(names[served["probabilities"].argmax(1)])
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from components.data import cifar10, features, synthetic
+from components.data import cifar10, dataset, features, synthetic
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,19 @@ def test_layout_is_cifars_and_classes_are_balanced(demo):
     assert [path.name for path in found.train_files] == [f"data_batch_{i}.bin" for i in range(1, 6)]
     assert found.train_label_counts == (300,) * 10
     assert found.test_label_counts == (100,) * 10
-    assert (folder / "batches.meta.txt").read_text().split() == list(features.LABEL_NAMES)
+    assert found.data_set == dataset.read(folder) == synthetic.DRAWN
+    drawn_by = [f"_{name.replace(' ', '_')}" for name in synthetic.DRAWN.label_names]
+    assert drawn_by == [texture.__name__ for texture in synthetic.TEXTURES]
+
+
+def test_a_folder_of_an_earlier_release_is_left_as_it_is(tmp_path):
+    """It has no description, so its classes have CIFAR-10's names, and its root goes on with them."""
+    folder = synthetic.write(tmp_path / "data", train=10, test=10)
+    (folder / dataset.FILE).unlink()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert synthetic.write(folder, train=10, test=10) == folder
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert dataset.read(folder) == dataset.CIFAR10
 
 
 def test_no_image_occurs_twice(demo):
