@@ -9,10 +9,13 @@ from collections.abc import Sequence
 
 import ml_metadata as mlmd
 from tfx import types
-from tfx import v1 as tfx
 from tfx.components.example_gen.utils import SPAN_PROPERTY_NAME
 from tfx.dsl.components.base.base_node import BaseNode
+from tfx.dsl.components.common.resolver import Resolver, ResolverStrategy
+from tfx.dsl.input_resolution.strategies.span_range_strategy import SpanRangeStrategy
+from tfx.proto import range_config_pb2
 from tfx.types import standard_artifacts
+from tfx.types.channel import Channel
 
 from components.data.example_gen import Cifar10ExampleGen
 from pipeline import pipeline
@@ -20,7 +23,7 @@ from pipeline import pipeline
 Artifacts = dict[str, list[types.Artifact]]
 
 
-class NewestOfSpans(tfx.dsl.experimental.ResolverStrategy):
+class NewestOfSpans(ResolverStrategy):
     """Resolves to the newest Examples of each of some spans, in their order.
 
     Args:
@@ -51,7 +54,7 @@ class NewestOfSpans(tfx.dsl.experimental.ResolverStrategy):
         return [newest[span] for span in self._spans]
 
 
-class WithIds(tfx.dsl.experimental.ResolverStrategy):
+class WithIds(ResolverStrategy):
     """Resolves to the artifacts with some ids; to nothing for none.
 
     Args:
@@ -123,39 +126,37 @@ def _number(locations: pipeline.Locations) -> int:
     return locations.span or 0
 
 
-def _spans_so_far(
-    example_gen: Cifar10ExampleGen, span: int, spans: tuple[int, ...] | None
-) -> tfx.dsl.Resolver:
+def _spans_so_far(example_gen: Cifar10ExampleGen, span: int, spans: tuple[int, ...] | None) -> Resolver:
     """This run's span and others, never nothing: TFX skips what depends on an empty resolver, silently."""
     if spans is not None:
         chosen = sorted({*spans, span})
         return _examples(example_gen, NewestOfSpans, {"spans": chosen}, pipeline.SPANS_SO_FAR)
-    every = tfx.proto.RangeConfig(
-        static_range=tfx.proto.StaticRange(start_span_number=0, end_span_number=span)
+    every = range_config_pb2.RangeConfig(
+        static_range=range_config_pb2.StaticRange(start_span_number=0, end_span_number=span)
     )
-    strategy = tfx.dsl.experimental.SpanRangeStrategy
+    strategy = SpanRangeStrategy
     return _examples(example_gen, strategy, {"range_config": every}, pipeline.SPANS_SO_FAR)
 
 
 def _examples(
     example_gen: Cifar10ExampleGen,
-    strategy: type[tfx.dsl.experimental.ResolverStrategy],
+    strategy: type[ResolverStrategy],
     config: dict[str, object],
     name: str,
-) -> tfx.dsl.Resolver:
+) -> Resolver:
     """Examples of several spans in the store, once this run's are there, whatever order they came in."""
-    resolver = tfx.dsl.Resolver(
+    resolver = Resolver(
         strategy_class=strategy,
         config=config,
-        examples=tfx.dsl.Channel(type=standard_artifacts.Examples, producer_component_id=example_gen.id),
+        examples=Channel(type=standard_artifacts.Examples, producer_component_id=example_gen.id),
     ).with_id(name)
     resolver.add_upstream_node(example_gen)
     return resolver
 
 
-def _model(identity: int | None, producer: str, name: str) -> tfx.dsl.Resolver:
-    return tfx.dsl.Resolver(
+def _model(identity: int | None, producer: str, name: str) -> Resolver:
+    return Resolver(
         strategy_class=WithIds,
         config={"ids": [] if identity is None else [identity]},
-        model=tfx.dsl.Channel(type=standard_artifacts.Model, producer_component_id=producer),
+        model=Channel(type=standard_artifacts.Model, producer_component_id=producer),
     ).with_id(name)

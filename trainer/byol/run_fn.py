@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from tfx import v1 as tfx
+from tfx.components.trainer.fn_args_utils import FnArgs
 
 from components import staging
 from components.data import dataset
@@ -64,7 +64,7 @@ class StreamedImages:
         return {"x": self.split.shuffled(config.batch_size, config.seed, epoch, first_step)}
 
 
-def run_fn(fn_args: tfx.components.FnArgs) -> None:
+def run_fn(fn_args: FnArgs) -> None:
     """Pretrains on the training split and saves the online encoder with its own batch-norm moments.
 
     The monitors' values are in `model_run` after each epoch: as CSV and as TensorBoard events.

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from tfx import v1 as tfx
+from tfx.components.trainer.fn_args_utils import FnArgs
 
 from components.data import dataset
 from components.data.features import HOLDOUT_DENOMINATOR
@@ -25,7 +25,7 @@ REFERENCE_IMAGES = 64
 READ_BATCH = 10_000
 
 
-def run_fn(fn_args: tfx.components.FnArgs) -> None:
+def run_fn(fn_args: FnArgs) -> None:
     """Probes a frozen encoder on every labelled training image and exports encoder and probe as one SavedModel.
 
     Of a data set without classes nothing can be probed: the encoder is exported by itself.
@@ -146,7 +146,7 @@ def _named(candidate: tuple[float, float]) -> str:
     return f"{rate}, weight decay {decay}" if decay else str(rate)
 
 
-def _encoder(fn_args: tfx.components.FnArgs, rows: input_pipeline.Rows) -> keras.Model:
+def _encoder(fn_args: FnArgs, rows: input_pipeline.Rows) -> keras.Model:
     if fn_args.base_model:
         return keras.models.load_model(
             pathlib.Path(fn_args.base_model) / fn_args.custom_config["encoder"], compile=False
