@@ -41,6 +41,7 @@ def compile_pipeline(
     vertex: bool = False,
     decided: Decided | None = None,
     data_set: DataSet | None = None,
+    newest_labelled: bool = True,
 ) -> Compiled:
     """Compiles the pipeline.
 
@@ -51,6 +52,7 @@ def compile_pipeline(
         vertex: for Vertex AI instead of open-source KFP.
         decided: what retraining decided; without a window, the steps that look at the data and no other.
         data_set: what the data on the volume say of themselves, as the first step finds out; None for CIFAR-10.
+        newest_labelled: whether the span's own test images have labels, beside a fixed test set.
 
     Raises:
         ValueError: when KFP would refuse the result; it says what is wrong.
@@ -69,6 +71,7 @@ def compile_pipeline(
             schema=cluster.schema,
             test=cluster.folder("test") if cluster.test else None,
             data_set=data_set or CIFAR10,
+            newest_labelled=newest_labelled,
         ),
         beam_args(config.beam),
         bindings.bindings(cluster, config.warm_start != "never", decided),

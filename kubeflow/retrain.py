@@ -78,7 +78,12 @@ class ServerRuns:
 
         records = asked.records
         compiled = compile_pipeline(
-            asked.config, self.cluster, records.span, decided=decided, data_set=records.data_set
+            asked.config,
+            self.cluster,
+            records.span,
+            decided=decided,
+            data_set=records.data_set,
+            newest_labelled=records.test_labelled,
         )
         return self.server.submit(compiled, name, self.experiment, self.account)
 

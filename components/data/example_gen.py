@@ -161,7 +161,7 @@ def _ReadRecordFiles(  # noqa: N802 (a transform, named as Beam names them)
     pattern = os.path.join(exec_properties[standard_component_specs.INPUT_BASE_KEY], split_pattern)
     data_set = dataset.from_json(exec_properties.get(DATA_SET_KEY) or "")
     folder, files = os.path.split(pattern)
-    data_set = _described(folder, data_set, labelled=files == cifar10.TEST_PATTERN)
+    data_set = _described(folder, data_set, is_test=files == cifar10.TEST_PATTERN)
     # A range is as large in bytes, whatever the pictures' size.
     at_once = max(1, RECORDS_PER_RANGE * cifar10.RECORD_BYTES // data_set.record_bytes)
     return (
@@ -180,13 +180,13 @@ def _read_if_there(path: str) -> bytes:
         return file.read() or b" "
 
 
-def _described(folder: str, expected: DataSet, labelled: bool = False) -> DataSet:
+def _described(folder: str, expected: DataSet, is_test: bool = False) -> DataSet:
     """The description beside the records, which must be the one that the pipeline was made for.
 
     Args:
         folder: of the records.
         expected: what the pipeline was made for.
-        labelled: whether these records need labels, as those of a test split do.
+        is_test: whether these records are a test split's, which the pipeline asks for its labels itself.
 
     Raises:
         ValueError: it is another data set, or not whole.
@@ -196,8 +196,8 @@ def _described(folder: str, expected: DataSet, labelled: bool = False) -> DataSe
     text = _read_if_there(os.path.join(folder, dataset.FILE))
     names = b"" if text else _read_if_there(os.path.join(folder, dataset.NAMES_FILE))
     found = dataset.from_json(text) if text else dataset.from_names(names)
-    found = dataclasses.replace(found, unlabelled=found.unlabelled and not labelled)
-    dataset.check_same(found, expected, folder)
+    compared = dataclasses.replace(found, unlabelled=found.unlabelled and not is_test)
+    dataset.check_same(compared, expected, folder)
     return found
 
 

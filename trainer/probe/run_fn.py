@@ -79,9 +79,7 @@ def run_fn(fn_args: FnArgs) -> None:
     _write_logs(fn_args, record, reference)
 
 
-def _export_alone(
-    fn_args: tfx.components.FnArgs, split: input_pipeline.Split, described: dataset.DataSet
-) -> None:
+def _export_alone(fn_args: FnArgs, split: input_pipeline.Split, described: dataset.DataSet) -> None:
     """Exports the encoder without a classifier, and notes that nothing was probed."""
     encoder = _encoder(fn_args, split.rows)
     encoder.trainable = False
@@ -96,9 +94,7 @@ def _export_alone(
     _write_logs(fn_args, record, {"pixels": pixels, "embedding": representations.embed(encoder, pixels)})
 
 
-def _write_logs(
-    fn_args: tfx.components.FnArgs, record: dict[str, Any], reference: dict[str, np.ndarray]
-) -> None:
+def _write_logs(fn_args: FnArgs, record: dict[str, Any], reference: dict[str, np.ndarray]) -> None:
     """Writes what was found, and what the exported model has to answer."""
     logs = pathlib.Path(fn_args.model_run_dir)
     logs.mkdir(parents=True, exist_ok=True)
