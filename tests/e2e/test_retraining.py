@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -81,13 +82,20 @@ def spans(tmp_path_factory):
 
 
 def test_the_first_span_is_pushed_and_then_there_is_nothing_new(spans):
-    """Slow: the module's first pipeline. A call without work takes less than three seconds."""
+    """Slow: the module's first pipeline. A call without work takes less than three seconds
+    of processor time."""
     (training,) = spans.ledger().trainings
     assert (training.outcome, training.window, training.baseline) == (ledger.PUSHED, [1], None)
     assert training.version == spans.served().number
-    started = time.perf_counter()
+    before = _processor_seconds()
     assert "Nothing new" in spans.call()
-    assert time.perf_counter() - started < 3
+    assert _processor_seconds() - before < 3
+
+
+def _processor_seconds():
+    """Of the processes that this one started and that have ended: a busy machine's clock says nothing."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @pytest.mark.timeout(900)
