@@ -15,7 +15,6 @@ import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_data_validation as tfdv
 from absl import logging
@@ -135,8 +134,8 @@ class AnomalyGate(base_component.BaseComponent):
             it for duplicates. Without it, or on a first span, a fault that gives every image plausible figures
             (swapped channels, permuted labels) cannot be seen.
         fixed_test: Examples of a test set that stays the same from span to span; training on its images is an error.
-        allow_anomalies: which kinds of findings do not stop the run, as `data_limits.allowed_kinds` reads them; findings
-            and the permission are recorded in the output.
+        allow_anomalies: which kinds of findings do not stop the run, as `data_limits.allowed_kinds` reads them;
+            findings and the permission are recorded in the output.
         limits: where a finding becomes an error.
         data_set: the data set whose rows these are.
 
@@ -148,7 +147,7 @@ class AnomalyGate(base_component.BaseComponent):
     SPEC_CLASS = AnomalyGateSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - a component's inputs
         self,
         examples: types.BaseChannel,
         statistics: types.BaseChannel,
@@ -189,7 +188,9 @@ def anomaly_findings(anomalies: types.Artifact, span: int) -> list[data_checks.F
                 is_error = info.severity == anomalies_pb2.AnomalyInfo.ERROR
                 severity = data_checks.ERROR if is_error else data_checks.WARNING
                 reason = f"{info.short_description}: {info.description.strip()}"
-                findings.append(data_checks.Finding(severity, data_limits.SCHEMA, feature, split, span, reason))
+                findings.append(
+                    data_checks.Finding(severity, data_limits.SCHEMA, feature, split, span, reason)
+                )
     return findings
 
 

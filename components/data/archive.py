@@ -14,8 +14,8 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from typing import IO
 
-from components.data import cifar10
 from components import staging
+from components.data import cifar10
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 MD5 = "c32a1d4ab5d03f1284b67883e8d87530"  # as https://www.cs.toronto.edu/~kriz/cifar.html states it
@@ -191,9 +191,7 @@ def _receive(
     length = response.headers.get("Content-Length")
     total = start + int(length) if length and length.isdigit() else -1
     if total > max_bytes:
-        raise DownloadError(
-            f"The server announces {total} bytes, expected at most {max_bytes}. Stopped."
-        )
+        raise DownloadError(f"The server announces {total} bytes, expected at most {max_bytes}. Stopped.")
     received = start
     with open(partial, "ab" if start else "wb") as file:
         while chunk := _read_chunk(response):

@@ -86,14 +86,10 @@ def encode_records(images: np.ndarray, labels: np.ndarray, data_set: DataSet = C
     Raises:
         ValueError: another shape, another type, or a label that is none.
     """
-    if (
-        images.dtype != np.uint8
-        or images.shape[1:] != data_set.shape
-        or labels.shape != images.shape[:1]
-    ):
+    if images.dtype != np.uint8 or images.shape[1:] != data_set.shape or labels.shape != images.shape[:1]:
         raise ValueError(
-            f"Expected uint8 images [n, {data_set.height}, {data_set.width}, 3] and labels [n], received {images.dtype} "
-            f"{list(images.shape)} and {list(labels.shape)}."
+            f"Expected uint8 images [n, {data_set.height}, {data_set.width}, 3] and labels [n], received "
+            f"{images.dtype} {list(images.shape)} and {list(labels.shape)}."
         )
     least = dataset.UNLABELLED if data_set.unlabelled else 0
     if labels.size and (labels.min() < least or labels.max() >= data_set.classes):

@@ -89,7 +89,9 @@ def check_span(
         shared = count_shared(splits[features.TRAIN_SPLIT].hashes, splits[features.TEST_SPLIT].hashes)
         if shared:
             reason = f"{shared} test images are also in the training split; expected none"
-            findings.append(Finding(ERROR, data_limits.LEAK, features.CONTENT_HASH, features.TEST_SPLIT, span, reason))
+            findings.append(
+                Finding(ERROR, data_limits.LEAK, features.CONTENT_HASH, features.TEST_SPLIT, span, reason)
+            )
     return findings
 
 
@@ -124,7 +126,9 @@ def check_shared(
                 findings.append(Finding(ERROR, data_limits.LEAK, features.CONTENT_HASH, split, span, reason))
             elif shared and split == features.TRAIN_SPLIT:
                 reason = f"{shared} images were in span {earlier_span} already"
-                findings.append(Finding(WARNING, data_limits.REPEATS, features.CONTENT_HASH, split, span, reason))
+                findings.append(
+                    Finding(WARNING, data_limits.REPEATS, features.CONTENT_HASH, split, span, reason)
+                )
     return findings
 
 
@@ -304,9 +308,7 @@ def _check_class_drift(
         worst = int(np.abs(shifts).argmax())
         if abs(shifts[worst]) <= limits.class_drift:
             continue
-        chance = _FIGURES * class_drift_p(
-            values, rows.labels, previous[key], earlier.labels, len(names)
-        )
+        chance = _FIGURES * class_drift_p(values, rows.labels, previous[key], earlier.labels, len(names))
         if chance < limits.level:
             reason = (
                 f"the mean of class {names[worst]} moved by {shifts[worst]:+.2f} standard deviations "

@@ -54,7 +54,9 @@ class DataSet:
         if len(self.pictures) > _MAX_TEXT:
             raise ValueError(f"pictures is at most {_MAX_TEXT} characters; received {len(self.pictures)}")
         if len(self.label_names) == 1 or len(self.label_names) > _MAX_CLASSES:
-            raise ValueError(f"label_names are none, or 2 to {_MAX_CLASSES}; received {len(self.label_names)}")
+            raise ValueError(
+                f"label_names are none, or 2 to {_MAX_CLASSES}; received {len(self.label_names)}"
+            )
         if not self.label_names and not self.unlabelled:
             raise ValueError("without label_names no picture has a label: expected unlabelled to be true")
         for name in self.label_names:
@@ -146,13 +148,17 @@ def from_json(text: str | bytes) -> DataSet:
         given = sorted(map(str, values)) if isinstance(values, dict) else type(values).__name__
         raise ValueError(f"expected the keys {', '.join(fields)}; received {str(given)[:200]}")
     missing = [
-        name
-        for name, field in fields.items()
-        if name not in values and field.default is dataclasses.MISSING
+        name for name, field in fields.items() if name not in values and field.default is dataclasses.MISSING
     ]
     if missing:
         raise ValueError(f"it lacks {', '.join(missing)}")
-    for name, kind in (("name", str), ("pictures", str), ("height", int), ("width", int), ("unlabelled", bool)):
+    for name, kind in (
+        ("name", str),
+        ("pictures", str),
+        ("height", int),
+        ("width", int),
+        ("unlabelled", bool),
+    ):
         _check_kind(name, values.get(name, False), kind)
     names = values["label_names"]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -161,7 +167,7 @@ def from_json(text: str | bytes) -> DataSet:
 
 
 def from_names(text: bytes) -> DataSet:
-    """CIFAR-10's, with the classes of a list of names, one a line; blank lines are none, as the official file ends in one.
+    """CIFAR-10's, with the classes of a list of names, one a line; blank lines are none: the official file ends in one.
 
     Raises:
         ValueError: it is no such list.
@@ -179,7 +185,7 @@ def from_names(text: bytes) -> DataSet:
 
 
 def read(folder: Place) -> DataSet:
-    """The data set whose records lie in `folder`: what `dataset.json` says there, or else `batches.meta.txt`, or CIFAR-10.
+    """The data set whose records lie in `folder`: by `dataset.json` there, else by `batches.meta.txt`, else CIFAR-10.
 
     Raises:
         ValueError: the file is none that describes a data set, or not all of the records are there yet.
@@ -220,10 +226,12 @@ def check_same(found: DataSet, wanted: DataSet, folder: str) -> None:
     if same and found.unlabelled <= wanted.unlabelled:
         return
     pairs = enumerate(zip(found.label_names, wanted.label_names, strict=False))
-    other = next((f" Label {n} is {one!r} there and {two!r} here." for n, (one, two) in pairs if one != two), "")
+    other = next(
+        (f" Label {n} is {one!r} there and {two!r} here." for n, (one, two) in pairs if one != two), ""
+    )
     raise ValueError(
-        f"{folder} holds {found.told()}; this pipeline was made for {wanted.told()}.{other} Make it anew for this data: "
-        f"`byol run` reads {FILE} beside the records, and `byol kubeflow` takes it by --data-set."
+        f"{folder} holds {found.told()}; this pipeline was made for {wanted.told()}.{other} Make it anew for this "
+        f"data: `byol run` reads {FILE} beside the records, and `byol kubeflow` takes it by --data-set."
     )
 
 

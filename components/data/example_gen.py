@@ -239,8 +239,8 @@ class Executor(BaseExampleGenExecutor):
         examples_utils.set_payload_format(artifact, example_gen_pb2.FORMAT_TF_EXAMPLE)
         if example_files.digests(exec_properties) != files:  # else they are those of the bytes that were read
             raise OSError(
-                f"A file below {exec_properties[standard_component_specs.INPUT_BASE_KEY]} was changed while it was being "
-                "read. Run the same command again when nobody writes there."
+                f"A file below {exec_properties[standard_component_specs.INPUT_BASE_KEY]} was changed while it was "
+                "being read. Run the same command again when nobody writes there."
             )
         artifact.set_string_custom_property(FILES_PROPERTY, json.dumps(files))
         described = dataset.from_json(exec_properties.get(DATA_SET_KEY) or "")

@@ -73,7 +73,9 @@ def image_figures(images: np.ndarray) -> dict[str, np.ndarray]:
     """
     count = len(_checked_images(images))
     pixels = images.shape[1] * images.shape[2]
-    planes = np.ascontiguousarray(images.reshape(count, pixels, 3).transpose(0, 2, 1))  # [batch, 3, pixels] uint8
+    planes = np.ascontiguousarray(
+        images.reshape(count, pixels, 3).transpose(0, 2, 1)
+    )  # [batch, 3, pixels] uint8
     means = planes.sum(axis=2, dtype=np.uint32).astype(np.float32) / np.float32(pixels * 255)  # [batch, 3]
     luma = np.float32(_LUMA_WEIGHTS[0] / 255) * planes[:, 0]
     luma += np.float32(_LUMA_WEIGHTS[1] / 255) * planes[:, 1]

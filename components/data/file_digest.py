@@ -40,6 +40,8 @@ def sha256(path: str | os.PathLike[str]) -> str:
             while block := file.read(_BLOCK):
                 digest.update(block)
         if seal(path) != key[1]:
-            raise OSError(f"{path} was changed while it was being read; it is looked at again by the next call")
+            raise OSError(
+                f"{path} was changed while it was being read; it is looked at again by the next call"
+            )
         _known[key] = digest.hexdigest()
     return _known[key]

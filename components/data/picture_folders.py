@@ -1,10 +1,10 @@
 """Which pictures a folder holds, and what its layout or its table says of them.
 
-    class folders                SOURCE/<class>/.../picture
-    pictures without a label     SOURCE/picture, SOURCE/unlabelled/.../picture
-    given splits                 SOURCE/train/ and SOURCE/test/, each as above
-    a table                      metadata.csv, .jsonl or .parquet with `file_name` and `label`, as Hugging Face's
-                                 imagefolder reads it, in SOURCE or in train/ and test/; an empty label is none
+- Class folders: SOURCE/<class>/.../picture.
+- Pictures without a label: SOURCE/picture, SOURCE/unlabelled/.../picture.
+- Given splits: SOURCE/train/ and SOURCE/test/, each as above.
+- A table: metadata.csv, .jsonl or .parquet with `file_name` and `label`, as Hugging Face's imagefolder reads it, in
+  SOURCE or in train/ and test/; an empty label is none.
 """
 
 import csv
@@ -62,7 +62,9 @@ def find(source: Place) -> list[Found]:
     labelled = any(file.label is not None for file in found)
     unlabelled = [file.path for file in found if file.split == TEST and file.label is None]
     if labelled and unlabelled:
-        raise ValueError(f"{unlabelled[0]} is for testing and has no label. Move it to {TRAIN}/, or label it.")
+        raise ValueError(
+            f"{unlabelled[0]} is for testing and has no label. Move it to {TRAIN}/, or label it."
+        )
     return found
 
 
@@ -87,7 +89,9 @@ def _in_table(table: Place, split: str | None) -> Iterator[Found]:
     for number, row in enumerate(_rows(table), start=1):
         name = row.get("file_name")
         if not isinstance(name, str) or not name:
-            raise ValueError(f"{table}, row {number}, has no file_name. Expected the columns file_name and label.")
+            raise ValueError(
+                f"{table}, row {number}, has no file_name. Expected the columns file_name and label."
+            )
         path = table.parent / name
         if ".." in pathlib.PurePath(name).parts or pathlib.PurePath(name).is_absolute():
             raise ValueError(f"{table}, row {number}, names {name}, outside of its folder.")
@@ -96,7 +100,9 @@ def _in_table(table: Place, split: str | None) -> Iterator[Found]:
         value = row.get("label")
         label = None if value is None or str(value).strip() == "" else str(value).strip()
         if path in labels and labels[path] != label:
-            raise ValueError(f"{table} gives {name} two labels, {labels[path]} and {label}. Keep the right one.")
+            raise ValueError(
+                f"{table} gives {name} two labels, {labels[path]} and {label}. Keep the right one."
+            )
         labels[path] = label
     yield from (Found(path, label, split) for path, label in labels.items())
 

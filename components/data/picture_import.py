@@ -159,9 +159,9 @@ def _describe(found: Sequence[Found], settings: ImportSettings, earlier: DataSet
         return dataclasses.replace(earlier, unlabelled=unlabelled)
     if len(names) == 1:
         raise ValueError(
-            f"The probe that measures an encoder needs two classes; received one: {names[0]}. Put some pictures into a "
-            "folder a class; all others may lie beside those folders, without a label. Without any class folder nothing "
-            "is labelled, and nothing measured."
+            f"The probe that measures an encoder needs two classes; received one: {names[0]}. Put some pictures into "
+            "a folder a class; all others may lie beside those folders, without a label. Without any class folder "
+            "nothing is labelled, and nothing measured."
         )
     try:
         return DataSet(

@@ -1,8 +1,8 @@
 """One picture of any common kind -> the pixels that the encoder takes. Pillow and NumPy only.
 
 Importing, embedding, searching and serving read pictures here and nowhere else, so that one file is one row of pixels
-everywhere. Files come from outside. A picture is judged by its header before its pixels are decoded, and a large JPEG is
-decoded at a reduced scale, so that memory stays bounded.
+everywhere. Files come from outside. A picture is judged by its header before its pixels are decoded, and a large JPEG
+is decoded at a reduced scale, so that memory stays bounded.
 """
 
 import io
@@ -20,8 +20,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # a JPEG with further p
 BACKGROUND = (255, 255, 255)  # what shows through where a picture is transparent
 MAX_PIXELS = 80_000_000  # 240 MB decoded, after a JPEG's own reduction
 MAX_FILE_BYTES = 512 * 1024 * 1024
-# A progressive JPEG repeats its pixels scan by scan: many scans make a small file that takes minutes to decode. The usual
-# script of libjpeg has 10, and a thumbnail in the metadata may add as many.
+# A progressive JPEG repeats its pixels scan by scan: many scans make a small file that takes minutes to decode. The
+# usual script of libjpeg has 10, and a thumbnail in the metadata may add as many.
 MAX_JPEG_SCANS = 32
 
 # JPEG's own reduced scales are used while they leave at least so many times the wanted size: what is lost then lies
@@ -133,8 +133,8 @@ def _bytes(path: Place) -> bytes:
 
 
 def _scans(jpeg: bytes) -> int:
-    """How many scans the first picture in the file has; a thumbnail in its metadata, further pictures and a video behind
-    it do not count.
+    """How many scans the first picture in the file has; a thumbnail in its metadata, further pictures and a video
+    behind it do not count.
     """
     place, scans = 2, 0
     while (place := jpeg.find(b"\xff", place)) >= 0 and place + 1 < len(jpeg):

@@ -1,7 +1,7 @@
 """CIFAR-100 and STL-10 from their official binary archives, as data sets that describe themselves.
 
-The archives are as untrusted as CIFAR-10's (components/data/archive.py): nothing is unpacked before the checksum is right,
-only the expected files are, each of exactly its size, and the data set appears complete or not at all.
+The archives are as untrusted as CIFAR-10's (components/data/archive.py): nothing is unpacked before the checksum is
+right, only the expected files are, each of exactly its size, and the data set appears complete or not at all.
 """
 
 import dataclasses
@@ -174,7 +174,9 @@ def _unpack(path: pathlib.Path, folder: pathlib.Path, source: Source) -> None:
         raise archive.ArchiveError(f"{path} is damaged, or no gzipped tar archive: {error}.") from error
     missing = [name for name in source.files if not (folder / name).is_file()]
     if missing:
-        raise archive.ArchiveError(f"{path} lacks {', '.join(missing)}. Expected the official binary version.")
+        raise archive.ArchiveError(
+            f"{path} lacks {', '.join(missing)}. Expected the official binary version."
+        )
 
 
 def _copy(tar: tarfile.TarFile, member: tarfile.TarInfo, target: pathlib.Path, size: int) -> None:

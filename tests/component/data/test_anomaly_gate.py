@@ -129,7 +129,7 @@ def test_limits_are_parameters(inputs, tmp_path):
     for split, (images, labels) in zip(("train", "test"), data_plane.demo_images(9, 60, 20), strict=True):
         _write_rows(tmp_path / "darker", split, (images * 0.5).astype("uint8"), labels)
     _run({**inputs, **earlier}, tmp_path, drift=1.0, class_drift=99.0)
-    with pytest.raises(DataAnomalyError, match="split train, feature brightness: .* with 60 and 60 images"):
+    with pytest.raises(DataAnomalyError, match=r"split train, feature brightness: .* with 60 and 60 images"):
         _run({**inputs, **earlier}, tmp_path)
 
 

@@ -152,5 +152,5 @@ def test_importing_resizes_as_serving_does(height, width):
 
 def test_a_description_and_its_records_are_a_pair(tmp_path):
     data = data_plane.write_folder(tmp_path / "data", _stripes(30, 0), _stripes(9, 1), FABRICS)
-    with pytest.raises(ValueError, match="more than .* records of 3073"):
+    with pytest.raises(ValueError, match=r"more than .* records of 3073"):
         cifar10.inspect_folder(data)

@@ -143,7 +143,9 @@ def test_leaks_between_spans_are_errors_and_repeats_are_reported(current):
     images, labels = current
     earlier = {"train": _rows(images[:800], labels[:800]), "test": _rows(images[800:1000], labels[800:1000])}
     later = {"train": _rows(images[790:1500], labels[790:1500]), "test": _rows(images[799:], labels[799:])}
-    found = data_checks.check_against(2, later, 1, earlier, DataLimits(drift=1, class_drift=9, class_share_change=1))
+    found = data_checks.check_against(
+        2, later, 1, earlier, DataLimits(drift=1, class_drift=9, class_share_change=1)
+    )
     assert [(x.severity, x.split, x.reason.split(";")[0]) for x in found] == [
         (WARNING, "train", "10 images were in span 1 already"),
         (ERROR, "train", "200 images are in the test split of span 1"),

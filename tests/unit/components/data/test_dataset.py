@@ -71,15 +71,16 @@ def test_records_of_another_data_set_are_refused_and_both_are_named(change, said
     with pytest.raises(ValueError, match=r"data/span-3 holds leather \(") as error:
         dataset.check_same(other, FABRICS, "data/span-3")
     assert said in str(error.value)
-    assert "made for fabrics (3 classes: wool & silk, <script>, été; 24x40 pixels, some without a label)." in str(
-        error.value
+    assert (
+        "made for fabrics (3 classes: wool & silk, <script>, été; 24x40 pixels, some without a label)."
+        in str(error.value)
     )
 
 
 def test_words_may_differ_and_labels_be_missing_where_they_may():
     labelled = dataclasses.replace(FABRICS, name="November", pictures="", unlabelled=False)
     dataset.check_same(labelled, FABRICS, "data")
-    with pytest.raises(ValueError, match="holds fabrics .*, some without a label.* made for November"):
+    with pytest.raises(ValueError, match=r"holds fabrics .*, some without a label.* made for November"):
         dataset.check_same(FABRICS, labelled, "data")
 
 

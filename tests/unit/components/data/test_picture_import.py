@@ -43,7 +43,9 @@ def test_every_picture_is_in_the_records_with_its_label(source, tmp_path):
     assert (sum(found.train_label_counts) + found.test_records, found.train_unlabelled) == (40, 5)
     assert not imported.unreadable
     images, labels = cifar10.read_records(found.test_files[0], data_set=found.data_set)
-    expected = {_picture(source / ("wool & silk", "été")[n % 2] / f"{n}.jpeg", n).tobytes(): n % 2 for n in range(40)}
+    expected = {
+        _picture(source / ("wool & silk", "été")[n % 2] / f"{n}.jpeg", n).tobytes(): n % 2 for n in range(40)
+    }
     assert [expected[image.tobytes()] for image in images] == labels.tolist()
 
 
@@ -133,7 +135,10 @@ def test_a_table_names_the_labels(tmp_path, table):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows: list[dict[str, str | None]] = [{"file_name": "0.png", "label": "a"}, {"file_name": "deep/1.png", "label": None}]
+    rows: list[dict[str, str | None]] = [
+        {"file_name": "0.png", "label": "a"},
+        {"file_name": "deep/1.png", "label": None},
+    ]
     for number, name in enumerate(("0.png", "deep/1.png")):
         _picture(tmp_path / name, number)
     if table == "csv":
@@ -308,7 +313,9 @@ def test_a_span_without_labels_or_with_few_is_welcome_beside_labelled_ones(sourc
     assert (found.train_label_counts, found.test_label_counts) == ((0, 0), (0, 0))
     assert found.test_unlabelled > 0
     # Two labelled pictures, both of them for training by their content.
-    training = [n for n in range(100, 200) if not picture_import.is_test(_one_hash(n), SETTINGS.test_share)][:2]
+    training = [n for n in range(100, 200) if not picture_import.is_test(_one_hash(n), SETTINGS.test_share)][
+        :2
+    ]
     for number in training:
         _picture(loose / "été" / f"{number}.png", number)
     import_pictures(loose, out, SETTINGS, span=3)
