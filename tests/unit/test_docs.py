@@ -101,7 +101,7 @@ def test_no_page_calls_an_interpreter_by_a_bare_name():
     assert not BARE_PYTHON.search(
         ".venv/bin/python -m x; PYTHON a.py; Python 3.10; /usr/bin/python3 x.py; in python code"
     )
-    written = [*(PROJECT / "docs").rglob("*.md"), PROJECT / "Makefile"]
+    written = [*PAGES, PROJECT / "CHANGELOG.md", PROJECT / "Makefile"]
     found = {
         f"{path.relative_to(PROJECT)}: {line.strip()[:80]}"
         for path in written
