@@ -33,6 +33,13 @@ def unit_rows(x: np.ndarray) -> np.ndarray:
 KNN_NEIGHBORS, KNN_TEMPERATURE = 200, 0.1
 
 
+def knn_neighbors(bank: int, classes: int, most: int = KNN_NEIGHBORS) -> int:
+    """How many of a bank's images vote: no more than a class has there on average, since those beyond are of other
+    classes whatever the features are; at least one.
+    """
+    return max(1, min(most, bank // max(classes, 1)))
+
+
 def knn_predict(
     bank: np.ndarray,
     bank_labels: np.ndarray,
@@ -46,14 +53,14 @@ def knn_predict(
     Args:
         bank: [n, d] float32 with its labels [n] int64.
         queries: [m, d] float32.
-        neighbors: votes of each query; all of the bank when it is smaller.
+        neighbors: votes of each query at the most; `knn_neighbors` says how many.
         temperature: of the votes.
         classes: number of labels.
 
     Returns:
         [m] int64, the predicted labels.
     """
-    bank, neighbors = unit_rows(bank), min(neighbors, len(bank))
+    bank, neighbors = unit_rows(bank), knn_neighbors(len(bank), classes, neighbors)
     predicted = []
     for start in range(0, len(queries), 1000):
         cosine = unit_rows(queries[start : start + 1000]) @ bank.T  # [chunk, n]

@@ -97,7 +97,7 @@ def _knn(bank, labels, queries, classes: int):
         return x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
     cosine = jnp.matmul(unit(queries), unit(bank).T, precision="highest")
-    nearest, places = jax.lax.top_k(cosine, min(representations.KNN_NEIGHBORS, len(bank)))
+    nearest, places = jax.lax.top_k(cosine, representations.knn_neighbors(len(bank), classes))
     votes = jnp.exp(nearest / representations.KNN_TEMPERATURE)[:, :, None] * jax.nn.one_hot(
         labels[places], classes
     )

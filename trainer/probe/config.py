@@ -17,7 +17,8 @@ class ProbeConfig:
         epochs: passes over the features, for each candidate and for the last fit on every training image.
         batch_size: features in a step.
         seed: of the order of the features, and of the crops.
-        knn_neighbors, knn_temperature: of the weighted kNN classifier (Wu et al. 2018).
+        knn_neighbors, knn_temperature: of the weighted kNN classifier (Wu et al. 2018); no more neighbors than images a
+            class on average.
     """
 
     learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)

@@ -39,9 +39,22 @@ def test_knn_equals_a_loop_over_sorted_neighbours(neighbors):
     bank, queries = rng.normal(size=(60, 6)).astype(np.float32), rng.normal(size=(25, 6)).astype(np.float32)
     labels = rng.integers(0, 5, 60)
     predicted = representations.knn_predict(bank, labels, queries, neighbors, 0.1, classes=5)
-    expected = reference.knn(bank, labels, queries, min(neighbors, 60), 0.1, 5)
+    expected = reference.knn(bank, labels, queries, min(neighbors, 60 // 5), 0.1, 5)
     np.testing.assert_array_equal(predicted, expected)
     assert predicted.dtype == np.int64
+
+
+def test_knn_of_many_classes_with_few_images_each_asks_no_more_neighbours_than_a_class_has():
+    """Three images each, two classes with sixty more; all features lie close, as an untrained encoder's do."""
+    centres = np.random.default_rng(2).normal(5.0, size=(100, 64)).astype(np.float32)
+    labels = np.concatenate([np.repeat(np.arange(100), 3), np.repeat([0, 1], 60)])
+    bank, queries = centres[labels], centres
+    predicted = representations.knn_predict(bank, labels, queries, classes=100)
+    assert representations.knn_neighbors(len(bank), 100) == 4
+    np.testing.assert_array_equal(predicted, np.arange(100))
+    # With as many as for ten classes, how many images a class has decides.
+    many = reference.knn(bank, labels, queries, 200, 0.1, 100)
+    assert np.mean(many == np.arange(100)) < 0.2
 
 
 def test_a_healthy_model_passes(shared_model, monitor_images):
@@ -57,7 +70,7 @@ def test_the_knn_accuracy_is_that_of_the_representations(shared_model, monitor_i
     embed = representations.embed
     encoder = shared_model.online_encoder
     bank, queries = embed(encoder, monitor_images.bank), embed(encoder, monitor_images.queries)
-    expected = reference.knn(bank, monitor_images.bank_labels, queries, 48, 0.1, 10)
+    expected = reference.knn(bank, monitor_images.bank_labels, queries, 48 // 10, 0.1, 10)
     accuracy = np.mean(expected == monitor_images.query_labels)
     assert monitors.measure(shared_model, monitor_images)["knn_accuracy"] == pytest.approx(accuracy)
 
