@@ -31,11 +31,12 @@ import socket
 import stat
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from components.data import dataset
-from components.data.dataset import DataSet
 from components.staging import make_folder, move, read_either, sync_tree, write_atomically
+
+if TYPE_CHECKING:
+    from components.data.dataset import DataSet
 
 RECORD_FILE = "serving.json"
 SAVED_MODEL_FILE = "saved_model.pb"
@@ -121,7 +122,7 @@ class Version:
         return bool(self.record.get("lineage", {}).get("judged", True))
 
     @property
-    def data_set(self) -> DataSet | None:
+    def data_set(self) -> "DataSet | None":
         """What the model was trained on, which its signatures speak of; None if nothing is recorded."""
         return recorded_data_set(self.record)
 
@@ -156,11 +157,13 @@ def recorded_accuracy(record: Mapping[str, Any]) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def recorded_data_set(record: Mapping[str, Any]) -> DataSet | None:
+def recorded_data_set(record: Mapping[str, Any]) -> "DataSet | None":
     """The data set in the lineage of a record; None if there is none, or none that can be read."""
     for examples in record.get("lineage", {}).get("inputs", {}).get(_EXAMPLES, []):
         told = examples.get("properties", {}).get(_DATA_SET)
         if told:
+            from components.data import dataset  # NumPy comes with it, which listing versions needs not
+
             try:
                 return dataset.from_json(told)
             except ValueError:

@@ -467,7 +467,7 @@ def test_a_ledger_that_a_cut_took_is_whole_before_anything_is_decided(call, tmp_
     root.ledger.parent.mkdir(parents=True)
     root.ledger.write_text("")
     with contextlib.closing(sqlite3.connect(root.metadata)) as store:
-        store.execute("CREATE TABLE Execution (id INT)")
+        store.execute("CREATE TABLE Execution (id INT, create_time_since_epoch INT)")
 
     def rebuilt(place: Root, spans: pathlib.Path) -> Ledger:
         known = Ledger(place.ledger, trainings=[ledger.Training([1, 2], [1, 2], "never", None, None, None)])
