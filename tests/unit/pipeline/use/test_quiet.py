@@ -6,6 +6,7 @@ import types
 import warnings
 
 import pytest
+import tensorboard
 from typer.testing import CliRunner
 
 from pipeline import cli
@@ -46,7 +47,9 @@ def test_tensorboard_starts_without_the_libraries_remarks(tmp_path, monkeypatch)
         def launch(self):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("tensorboard.program.TensorBoard", Board)
+    # Its modules are loaded when they are first asked, which would undo what is set in them.
+    fake = types.SimpleNamespace(TensorBoard=Board, TensorBoardServerException=ValueError)
+    monkeypatch.setattr(tensorboard, "program", fake)
     with warnings.catch_warnings():
         assert CliRunner().invoke(cli.app, ["tensorboard", "--root", str(tmp_path)]).exit_code == 0
     assert started == [("3", "ignore")]
