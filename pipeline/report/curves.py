@@ -67,9 +67,11 @@ def _curves(root: Root, summaries: Sequence[Mapping[str, Any]]) -> dict[str, pat
 
 def run_name(summary: Mapping[str, Any]) -> str:
     """Of a finished run: when it started, of which preset it is and, where it was measured, what it reached."""
-    accuracy = summary["linear_accuracy"]
+    accuracy = summary.get("linear_accuracy")
     start = summary["run_id"][:19].replace("T", " ")
-    return f"{start}, {summary['preset']}" + ("" if accuracy is None else f", {accuracy:.2%}")
+    return ", ".join(
+        [start, *filter(None, [summary.get("preset")]), *([] if accuracy is None else [f"{accuracy:.2%}"])]
+    )
 
 
 def _started(folder: pathlib.Path) -> dt.datetime:

@@ -3,9 +3,11 @@
 import contextlib
 import pathlib
 import sqlite3
+import types
 
 import ml_metadata as mlmd
 import pytest
+import tensorboard
 from ml_metadata.proto import metadata_store_pb2 as proto
 from typer.testing import CliRunner
 
@@ -94,6 +96,16 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
         raise SystemExit(0)
 
     monkeypatch.setattr("os.execv", become)  # another program, which opens no store
+
+    class Board:
+        def configure(self, **_: object) -> None:
+            pass
+
+        def launch(self) -> None:
+            raise KeyboardInterrupt  # it has looked at the store, and would serve until then
+
+    board = types.SimpleNamespace(TensorBoard=Board, TensorBoardServerException=ValueError)
+    monkeypatch.setattr(tensorboard, "program", board)
 
 
 def test_the_parser_knows_the_commands_with_a_root() -> None:
