@@ -452,7 +452,7 @@ def _span(text: str) -> "Span":
 
 
 def _preset(name: str, assignments: list[str] | None, data_set: "DataSet | None") -> PipelineConfig:
-    side = () if data_set is None else (min(data_set.height, data_set.width),)
+    side = () if data_set is None else (data_set.side,)
     try:
         return chosen_preset(name, assignments or [], *side)
     except ValueError as error:

@@ -309,7 +309,7 @@ def _config(preset: str, assignments: list[str], side: int = architecture.BASE_S
 
 def _side(data_set: "DataSet | None") -> int:
     """Pixels of the shorter side of its pictures."""
-    return architecture.BASE_SIDE if data_set is None else min(data_set.height, data_set.width)
+    return architecture.BASE_SIDE if data_set is None else data_set.side
 
 
 def _check_training(config: PipelineConfig) -> None:

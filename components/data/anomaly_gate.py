@@ -230,7 +230,7 @@ def check_same_data_set(examples: types.Artifact, earlier: types.Artifact) -> No
         DataAnomalyError: they differ; labels of one mean nothing in the other.
     """
     new, old = data_set_of(examples), data_set_of(earlier)
-    if (new.label_names, new.shape) != (old.label_names, old.shape):
+    if not new.fits(old):
         raise DataAnomalyError(
             f"Span {span_of(examples)} has {new.classes} classes ({', '.join(new.label_names[:5])}, ...) at "
             f"{new.height}x{new.width} pixels, span {span_of(earlier)} had {old.classes} "

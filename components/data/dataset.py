@@ -77,6 +77,15 @@ class DataSet:
         return len(self.label_names)
 
     @property
+    def side(self) -> int:
+        """Pixels of the shorter side of its pictures."""
+        return min(self.height, self.width)
+
+    def fits(self, other: "DataSet") -> bool:
+        """Whether a model of one can be judged on pictures of the other: the same classes in order, the same size."""
+        return (self.label_names, self.shape) == (other.label_names, other.shape)
+
+    @property
     def in_words(self) -> str:
         """Its classes and the size of its pictures, in words."""
         classes = f"{self.classes} classes" if self.label_names else "no labels"
@@ -222,8 +231,7 @@ def check_same(found: DataSet, wanted: DataSet, folder: str) -> None:
     Raises:
         ValueError: they are others; it names both.
     """
-    same = (found.label_names, found.shape) == (wanted.label_names, wanted.shape)
-    if same and found.unlabelled <= wanted.unlabelled:
+    if found.fits(wanted) and found.unlabelled <= wanted.unlabelled:
         return
     pairs = enumerate(zip(found.label_names, wanted.label_names, strict=False))
     other = next(

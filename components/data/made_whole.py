@@ -85,13 +85,12 @@ def made(target: Place, work: Place) -> Iterator[pathlib.Path]:
         marker.write_bytes(b"")
         for stale in _left(target):
             stale.unlink()
-        files = sorted(pathlib.Path(name).iterdir(), key=lambda path: path.name == SUCCESS_FILE)
-        for file in files:
-            if file.name == SUCCESS_FILE:  # the last one
-                break
+        files = {file.name: file for file in pathlib.Path(name).iterdir()}
+        success = files.pop(SUCCESS_FILE, None)
+        for file in files.values():
             (target / file.name).write_bytes(file.read_bytes())
         marker.unlink()
-        if files and files[-1].name == SUCCESS_FILE:
+        if success:
             (target / SUCCESS_FILE).write_bytes(b"")
 
 

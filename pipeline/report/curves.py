@@ -68,10 +68,9 @@ def _curves(root: Root, summaries: Sequence[Mapping[str, Any]]) -> dict[str, pat
 def run_name(summary: Mapping[str, Any]) -> str:
     """Of a finished run: when it started, of which preset it is and, where it was measured, what it reached."""
     accuracy = summary.get("linear_accuracy")
+    reached = None if accuracy is None else f"{accuracy:.2%}"
     start = summary["run_id"][:19].replace("T", " ")
-    return ", ".join(
-        [start, *filter(None, [summary.get("preset")]), *([] if accuracy is None else [f"{accuracy:.2%}"])]
-    )
+    return ", ".join(filter(None, [start, summary.get("preset"), reached]))
 
 
 def _started(folder: pathlib.Path) -> dt.datetime:

@@ -53,7 +53,7 @@ def command(preset: str, data: str, recorded: dict[str, Any], data_set: DataSet)
     if preset not in PRESETS or not recorded:
         return ""
     leaves = frozenset(settings.names(PRESETS[preset]))
-    preset_values = fitted(PRESETS[preset], min(data_set.height, data_set.width))
+    preset_values = fitted(PRESETS[preset], data_set.side)
     usual = _flat(json.loads(json.dumps(dataclasses.asdict(preset_values))), leaves)
     changed = {name: value for name, value in _flat(recorded, leaves).items() if usual.get(name) != value}
     words = ["byol", "run", "--preset", preset, "--data", data, "--root", "NEW_ROOT"]

@@ -151,16 +151,12 @@ def _side(data: pathlib.Path) -> int:
 
     Where no span has arrived, or the oldest tells nothing readable, for which it is refused later, the presets' own.
     """
-    from components.data import cifar10, dataset
+    from pipeline.retrain import retraining
 
     try:
-        numbers = cifar10.span_numbers(data)
-        described = [
-            dataset.read(cifar10.location(data / f"{cifar10.SPAN_FOLDER}{number}")) for number in numbers[:1]
-        ]
-    except (ValueError, OSError):
+        return retraining.span_data_set(data).side
+    except (IndexError, ValueError, OSError):
         return architecture.BASE_SIDE
-    return min((min(each.height, each.width) for each in described), default=architecture.BASE_SIDE)
 
 
 def _notices(root: pathlib.Path, options: Options) -> "notices.Notices":

@@ -364,7 +364,7 @@ def _look_at(
 def _test_data_set(request: Request) -> DataSet:
     """What the fixed test set says of itself, or the oldest span where there is none."""
     test = _fixed_test(request)
-    return _span_data_set(request) if test is None else dataset.read(cifar10.location(test))
+    return span_data_set(request.data) if test is None else dataset.read(cifar10.location(test))
 
 
 def _fixed_test(request: Request) -> pathlib.Path | None:
@@ -372,16 +372,22 @@ def _fixed_test(request: Request) -> pathlib.Path | None:
     if (
         not request.test.exists()
         and cifar10.span_numbers(request.data)
-        and not _span_data_set(request).classes
+        and not span_data_set(request.data).classes
     ):
         return None
     return request.test.absolute()
 
 
-def _span_data_set(request: Request) -> DataSet:
-    """What the oldest span says of itself, as all of them have to."""
-    number = cifar10.span_numbers(request.data)[0]
-    return dataset.read(cifar10.location(request.data / f"{cifar10.SPAN_FOLDER}{number}"))
+def span_data_set(data: pathlib.Path) -> DataSet:
+    """What the oldest span in a folder of spans says of itself, as all of them have to.
+
+    Raises:
+        IndexError: there is no span.
+        ValueError: it tells nothing readable.
+        OSError: it cannot be read.
+    """
+    number = cifar10.span_numbers(data)[0]
+    return dataset.read(cifar10.location(data / f"{cifar10.SPAN_FOLDER}{number}"))
 
 
 def _refused(request: Request, record: ledger.SpanRecord, reason: str) -> ledger.SpanRecord:

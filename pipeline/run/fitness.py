@@ -75,7 +75,7 @@ def check_served(data_set: DataSet, serving: pathlib.Path) -> None:
     trained_on = None if served is None else served.data_set
     if served is None or trained_on is None:
         return
-    if not same(trained_on, data_set):
+    if not trained_on.fits(data_set):
         raise ValueError(
             f"{serving} serves version {served.number} of {described(trained_on)}; received {described(data_set)}: its "
             "model can neither be compared with that one nor take its place. Take a new --root for another data set."
@@ -88,17 +88,12 @@ def check_test_set(data_set: DataSet, tested_on: DataSet) -> None:
     Raises:
         ValueError: they have other classes or another size.
     """
-    if not same(data_set, tested_on):
+    if not data_set.fits(tested_on):
         raise ValueError(
             f"The span holds {described(data_set)}, the fixed test set {described(tested_on)}; expected the same "
             "classes in the same order, and the same size. Import the span into the folder of the others "
             "(`byol data import SOURCE DIR --span N`), which keeps both."
         )
-
-
-def same(one: DataSet, other: DataSet) -> bool:
-    """Whether a model of one can be judged on pictures of the other."""
-    return (one.label_names, one.shape) == (other.label_names, other.shape)
 
 
 def described(data_set: DataSet) -> str:

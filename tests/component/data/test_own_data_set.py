@@ -58,22 +58,27 @@ def test_rows_hold_the_pixels_and_labels_of_the_records(plane):
     assert sum(label == dataset.UNLABELLED for label in expected.values()) == 60
 
 
-def test_a_probe_of_the_labelled_rows_is_exported_with_names_and_size(plane, tmp_path):
+def _probe(plane, folder, config, data_set, memory_bytes):
+    """Probes an untrained encoder on the rows of the fabrics."""
     examples = data_plane.artifact(plane / "tfx", "Transform", "transformed_examples")
     probe.run_fn(
         tfx.components.FnArgs(
             train_files=[str(examples / "Split-train" / "*")],
-            serving_model_dir=str(tmp_path / "model"),
-            model_run_dir=str(tmp_path / "run"),
+            serving_model_dir=str(folder / "model"),
+            model_run_dir=str(folder / "run"),
             custom_config={
-                "probe": {**vars(ProbeConfig(epochs=2)), "knn_neighbors": 5},
-                "memory_bytes": 4_000_000,
-                "data_set": FABRICS.to_json(),
+                "probe": vars(config),
+                "memory_bytes": memory_bytes,
+                "data_set": data_set.to_json(),
                 "random_encoder": vars(architecture.RESNET8_TINY),
                 "seed": 0,
             },
         )
     )
+
+
+def test_a_probe_of_the_labelled_rows_is_exported_with_names_and_size(plane, tmp_path):
+    _probe(plane, tmp_path, ProbeConfig(epochs=2, knn_neighbors=5), FABRICS, memory_bytes=4_000_000)
     record = json.loads((tmp_path / "run" / probe.RESULT_FILE).read_text())
     assert (record["images"], record["unlabelled"]) == (180, 60)
     served = tf.saved_model.load(str(tmp_path / "model"))
@@ -98,22 +103,8 @@ def test_few_labelled_images_are_on_both_sides_of_the_hold_out():
 
 
 def test_without_classes_the_encoder_is_exported_by_itself(plane, tmp_path):
-    examples = data_plane.artifact(plane / "tfx", "Transform", "transformed_examples")
     unlabelled = dataclasses.replace(FABRICS, label_names=())
-    probe.run_fn(
-        tfx.components.FnArgs(
-            train_files=[str(examples / "Split-train" / "*")],
-            serving_model_dir=str(tmp_path / "model"),
-            model_run_dir=str(tmp_path / "run"),
-            custom_config={
-                "probe": vars(ProbeConfig()),
-                "memory_bytes": 100_000_000,
-                "data_set": unlabelled.to_json(),
-                "random_encoder": vars(architecture.RESNET8_TINY),
-                "seed": 0,
-            },
-        )
-    )
+    _probe(plane, tmp_path, ProbeConfig(), unlabelled, memory_bytes=100_000_000)
     record = json.loads((tmp_path / "run" / probe.RESULT_FILE).read_text())
     assert (record["knn_accuracy"], record["images"], record["unlabelled"]) == (None, 0, 240)
     served = tf.saved_model.load(str(tmp_path / "model"))
